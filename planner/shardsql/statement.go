@@ -1,0 +1,165 @@
+package shardsql
+
+// Statement is one sharding statement: *ShardTable, *PinTable,
+// *ReferenceTable, *DirectoryTable, *AlterShardTable, *UnshardTable,
+// *ShardFunction, *ShowShards, *ShowTables or *ShowPartitions.
+type Statement interface{ statement() }
+
+// Name is a name as the user wrote it, folded as Postgres folds it.
+type Name struct {
+	Schema   string // "" when not given: resolve by the search path
+	Name     string
+	Position int // 1-based character in the statement's text
+}
+
+// Method is how a key is mapped to partitions.
+type Method string
+
+// The methods of BY. DIRECTORY has a statement of its own.
+const (
+	MethodRange Method = "range"
+	MethodList  Method = "list"
+	MethodHash  Method = "hash"
+)
+
+// LiteralKind tells how a literal was written; its type is the column's.
+type LiteralKind uint8
+
+// The kinds of literal in a partition's bounds.
+const (
+	LiteralNumber   LiteralKind = iota + 1 // Text has the sign, and is as written otherwise
+	LiteralString                          // Text is the decoded value
+	LiteralNull                            // NULL
+	LiteralBool                            // Text is true or false
+	LiteralMaxValue                        // MAXVALUE, in LessThan only
+)
+
+// Literal is one value of a partition's bounds, not yet typed.
+type Literal struct {
+	Kind     LiteralKind
+	Text     string
+	Position int // 1-based character in the statement's text
+}
+
+// Column is a key column.
+type Column struct {
+	Name     string
+	Position int
+}
+
+// PartitionDef is one partition of RANGE or LIST.
+type PartitionDef struct {
+	Name              string
+	Position          int
+	LessThan          []Literal   // RANGE: one for each key column
+	In                [][]Literal // LIST: one tuple for each value, each as long as the key
+	Default           bool        // LIST: takes every value that no other partition takes
+	Placement         string      // shard; "" when not given
+	PlacementPosition int
+	Subpartitions     []SubpartitionDef // named subpartitions, in order; nil when not given
+}
+
+// SubpartitionDef is one named hash subpartition of a partition.
+type SubpartitionDef struct {
+	Name              string
+	Position          int
+	Placement         string
+	PlacementPosition int
+}
+
+// ShardTable is SHARD TABLE t BY ….
+type ShardTable struct {
+	Table         Name
+	Method        Method
+	Key           []Column
+	SubMethod     Method // "" or MethodHash
+	SubKey        []Column
+	Partitions    int // HASH: number of partitions; 0 when not given
+	Subpartitions int // number of subpartitions of each partition; 0 when not given
+	Defs          []PartitionDef
+	Colocate      *Name // COLOCATE WITH
+	UniqueLocal   bool  // UNIQUE LOCAL
+}
+
+// PinTable is SHARD TABLE t ON shard.
+type PinTable struct {
+	Table         Name
+	Shard         string
+	ShardPosition int
+}
+
+// ReferenceTable is SHARD TABLE t AS REFERENCE.
+type ReferenceTable struct{ Table Name }
+
+// Assign says who places a key that a directory does not know.
+type Assign string
+
+// The ways to assign.
+const (
+	AssignNone        Assign = ""
+	AssignRoundRobin  Assign = "round robin"
+	AssignLeastLoaded Assign = "least loaded"
+	AssignHash        Assign = "hash"
+)
+
+// DirectoryTable is SHARD TABLE t BY DIRECTORY (…).
+type DirectoryTable struct {
+	Table       Name
+	Key         []Column
+	Assign      Assign
+	Colocate    *Name
+	UniqueLocal bool
+}
+
+// AlterShardTable is ALTER SHARD TABLE t …: either a new placement of one
+// partition (Into is nil) or REORGANIZE PARTITION … INTO.
+type AlterShardTable struct {
+	Table             Name
+	Partitions        []Column // the partitions named, one for a placement
+	Placement         string
+	PlacementPosition int
+	Into              []PartitionDef
+}
+
+// UnshardTable is UNSHARD TABLE t.
+type UnshardTable struct{ Table Name }
+
+// ShardFunction is SHARD FUNCTION f BY (arg, …) COLOCATE WITH t.
+type ShardFunction struct {
+	Function  Name
+	Arguments []Column
+	Colocate  Name
+}
+
+// ShowShards is SHOW SHARDS.
+type ShowShards struct{}
+
+// ShowTables is SHOW TABLES.
+type ShowTables struct{}
+
+// ShowPartitions is SHOW PARTITIONS FROM t.
+type ShowPartitions struct{ Table Name }
+
+func (*ShardTable) statement()      {}
+func (*PinTable) statement()        {}
+func (*ReferenceTable) statement()  {}
+func (*DirectoryTable) statement()  {}
+func (*AlterShardTable) statement() {}
+func (*UnshardTable) statement()    {}
+func (*ShardFunction) statement()   {}
+func (*ShowShards) statement()      {}
+func (*ShowTables) statement()      {}
+func (*ShowPartitions) statement()  {}
+
+// Error is a refusal as a client sees it.
+type Error struct {
+	Code     string // SQLSTATE: 42601, 0A000, 42701…
+	Message  string
+	Hint     string
+	Position int // 1-based character in the text given to Parse; 0 when there is none
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// SQLState returns the SQLSTATE.
+func (e *Error) SQLState() string { return e.Code }

@@ -1,0 +1,292 @@
+package directory
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+)
+
+// groupIndex is what makes Locate and Prune fast. It is built once for a group
+// and immutable.
+//
+// A cell is a first-level partition: of a group that is not composite, one
+// partition; of a composite group, one Parent with its subpartitions; of a HASH
+// group there is a single cell, the whole space, whose subpartitions are the
+// partitions.
+type groupIndex struct {
+	names  map[string]int
+	shards []ShardID
+	cells  []cell
+
+	lows []int64 // RANGE by one integral column: the cells' lower bounds
+
+	list        map[uint64]int32 // LIST: KeyHash of a tuple → its first entry
+	entries     []listEntry
+	defaultCell int // LIST: position in cells, -1 without DEFAULT
+}
+
+// cell is a first-level partition. The cells of RANGE are in the order of their
+// bounds, the others in the order of the partitions.
+type cell struct {
+	from, to []Bound // RANGE
+	part     int     // the partition; -1 when the cell is cut by hash
+
+	hashFrom []uint64 // ascending, covering the hash space
+	parts    []int    // the partition of each hash interval
+}
+
+type listEntry struct {
+	tuple []Value
+	cell  int32
+	next  int32 // next entry with the same hash, or -1
+}
+
+// newGroupIndex indexes a group that has passed Check.
+func newGroupIndex(g *Group) *groupIndex {
+	x := &groupIndex{names: make(map[string]int, len(g.Partitions)), defaultCell: -1}
+	seen := make(map[ShardID]bool)
+	for i := range g.Partitions {
+		p := &g.Partitions[i]
+		x.names[p.Name] = i
+		if !seen[p.Shard] {
+			seen[p.Shard] = true
+			x.shards = append(x.shards, p.Shard)
+		}
+	}
+	slices.Sort(x.shards)
+	x.buildCells(g)
+	switch g.Method {
+	case MethodRange:
+		x.sortRanges(g)
+	case MethodList:
+		x.buildList(g)
+	}
+	return x
+}
+
+func (x *groupIndex) buildCells(g *Group) {
+	if !g.Composite() && g.Method != MethodHash {
+		x.cells = make([]cell, len(g.Partitions))
+		for i := range g.Partitions {
+			p := &g.Partitions[i]
+			x.cells[i] = cell{from: p.From, to: p.To, part: i}
+		}
+		return
+	}
+	byParent := make(map[string]int)
+	for i := range g.Partitions {
+		p := &g.Partitions[i]
+		at, ok := byParent[p.Parent]
+		if !ok {
+			at = len(x.cells)
+			byParent[p.Parent] = at
+			x.cells = append(x.cells, cell{from: p.From, to: p.To, part: -1})
+		}
+		x.cells[at].parts = append(x.cells[at].parts, i)
+	}
+	for i := range x.cells {
+		c := &x.cells[i]
+		sort.Slice(c.parts, func(a, b int) bool {
+			return g.Partitions[c.parts[a]].HashFrom < g.Partitions[c.parts[b]].HashFrom
+		})
+		c.hashFrom = make([]uint64, len(c.parts))
+		for j, part := range c.parts {
+			c.hashFrom[j] = g.Partitions[part].HashFrom
+		}
+	}
+}
+
+func (x *groupIndex) sortRanges(g *Group) {
+	slices.SortFunc(x.cells, func(a, b cell) int { return compareBounds(a.from, b.from) })
+	if len(g.Key) != 1 || !g.Key[0].integral() {
+		return
+	}
+	x.lows = make([]int64, len(x.cells))
+	for i := range x.cells {
+		if from := x.cells[i].from[0]; from.Kind == Finite {
+			x.lows[i] = from.Value.i
+		} else {
+			// MINVALUE: no value is below the smallest int64.
+			x.lows[i] = -1 << 63
+		}
+	}
+}
+
+func (x *groupIndex) buildList(g *Group) {
+	count := 0
+	for i := range x.cells {
+		count += len(g.Partitions[x.cells[i].first()].Values)
+	}
+	x.list = make(map[uint64]int32, count)
+	x.entries = make([]listEntry, 0, count)
+	for i := range x.cells {
+		p := &g.Partitions[x.cells[i].first()]
+		if p.Default {
+			x.defaultCell = i
+		}
+		for _, tuple := range p.Values {
+			entry := listEntry{tuple: tuple, cell: int32(i), next: -1}
+			hash := KeyHash(tuple)
+			if next, ok := x.list[hash]; ok {
+				entry.next = next
+			}
+			x.list[hash] = int32(len(x.entries))
+			x.entries = append(x.entries, entry)
+		}
+	}
+}
+
+// first gives a partition of the cell: all carry its first-level bounds.
+func (c *cell) first() int {
+	if c.part >= 0 {
+		return c.part
+	}
+	return c.parts[0]
+}
+
+// Locate gives the partition that takes a row with this key (and, in a composite
+// group, this subpartition key); ok is false when none does, where Postgres says
+// 23514. It allocates nothing.
+//
+// Invariant: key and sub have the lengths and families of the group's Key and
+// SubKey, and were coerced to the columns' types. Other lengths or families are a
+// bug of the caller, which would misplace rows: Locate panics.
+func (g *Group) Locate(key, sub []Value) (part int, ok bool) {
+	mustMatch(key, g.Key)
+	mustMatch(sub, g.SubKey)
+	x := g.index
+	var c *cell
+	switch g.Method {
+	case MethodHash:
+		return x.cells[0].locateHash(KeyHash(key)), true
+	case MethodRange:
+		c = x.locateRange(key)
+	case MethodList:
+		c = x.locateList(key)
+	}
+	if c == nil {
+		return 0, false
+	}
+	if c.part >= 0 {
+		return c.part, true
+	}
+	return c.locateHash(KeyHash(sub)), true
+}
+
+func mustMatch(vals []Value, types []KeyType) {
+	if len(vals) != len(types) {
+		panic(fmt.Sprintf("directory: locate with %d key columns of %d", len(vals), len(types)))
+	}
+	for i, t := range types {
+		if vals[i].t != t && vals[i].t.Family() != t.Family() {
+			panic(fmt.Sprintf("directory: locate with a value of %s for a key of %s", vals[i].t, t))
+		}
+	}
+}
+
+func (c *cell) locateHash(h uint64) int {
+	// The last interval that starts at or below h. Invariant: the first starts at 0
+	// and there is no gap, so that interval holds h.
+	low, high := 0, len(c.hashFrom)
+	for high-low > 1 {
+		middle := int(uint(low+high) >> 1)
+		if c.hashFrom[middle] <= h {
+			low = middle
+		} else {
+			high = middle
+		}
+	}
+	return c.parts[low]
+}
+
+// locateRange gives the cell that holds the key, or nil: in a gap, or with a
+// NULL, which no RANGE partition takes.
+func (x *groupIndex) locateRange(key []Value) *cell {
+	for i := range key {
+		if key[i].null {
+			return nil
+		}
+	}
+	// The last cell that starts at or below the key.
+	at := x.lastRangeFrom(key)
+	if at < 0 || compareToBounds(key, x.cells[at].to) >= 0 {
+		return nil
+	}
+	return &x.cells[at]
+}
+
+// lastRangeFrom gives the last cell whose lower bound is at or below the key, or -1.
+func (x *groupIndex) lastRangeFrom(key []Value) int {
+	if x.lows != nil {
+		low, high, n := 0, len(x.lows), key[0].i
+		for low < high {
+			middle := int(uint(low+high) >> 1)
+			if x.lows[middle] <= n {
+				low = middle + 1
+			} else {
+				high = middle
+			}
+		}
+		return low - 1
+	}
+	low, high := 0, len(x.cells)
+	for low < high {
+		middle := int(uint(low+high) >> 1)
+		if compareToBounds(key, x.cells[middle].from) >= 0 {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	return low - 1
+}
+
+func (x *groupIndex) locateList(key []Value) *cell {
+	if at, ok := x.list[KeyHash(key)]; ok {
+		for at >= 0 {
+			entry := &x.entries[at]
+			if compareTuples(entry.tuple, key) == 0 {
+				return &x.cells[entry.cell]
+			}
+			at = entry.next
+		}
+	}
+	if x.defaultCell < 0 {
+		return nil
+	}
+	return &x.cells[x.defaultCell]
+}
+
+// compareBounds orders the bounds of RANGE partitions, lexicographically: the
+// first column that is MINVALUE or MAXVALUE in both decides that they are equal.
+func compareBounds(a, b []Bound) int {
+	for i := range a {
+		if a[i].Kind != b[i].Kind {
+			return int(a[i].Kind) - int(b[i].Kind)
+		}
+		if a[i].Kind != Finite {
+			return 0
+		}
+		if c := Compare(a[i].Value, b[i].Value); c != 0 {
+			return c
+		}
+	}
+	return 0
+}
+
+// compareToBounds compares a key without NULLs with a bound. A key is never equal
+// to a bound with MINVALUE or MAXVALUE.
+func compareToBounds(key []Value, bounds []Bound) int {
+	for i := range key {
+		switch bounds[i].Kind {
+		case MinValue:
+			return 1
+		case MaxValue:
+			return -1
+		}
+		if c := Compare(key[i], bounds[i].Value); c != 0 {
+			return c
+		}
+	}
+	return 0
+}

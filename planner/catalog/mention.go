@@ -1,0 +1,83 @@
+package catalog
+
+import "strings"
+
+// nameIndex finds the user relations and functions that a text may name.
+type nameIndex struct {
+	relations map[string][]*Relation
+	functions map[string][]*Function
+	operators map[string][]*Function // by operator name: what they call
+	quoted    []string               // the names among them that words does not find
+}
+
+// mentions is what a text may name.
+type mentions struct {
+	relations []*Relation
+	functions []*Function
+	reader    bool // a built-in that reads tables named by a value
+	dynamic   bool // EXECUTE, or an identifier that we do not decode
+}
+
+func (s *Snapshot) newNameIndex() *nameIndex {
+	x := &nameIndex{
+		relations: make(map[string][]*Relation), functions: make(map[string][]*Function),
+		operators: make(map[string][]*Function),
+	}
+	for _, r := range s.users {
+		if x.relations[r.Name.Name] == nil && !plain(r.Name.Name) {
+			x.quoted = append(x.quoted, r.Name.Name)
+		}
+		x.relations[r.Name.Name] = append(x.relations[r.Name.Name], r)
+	}
+	for name, overloads := range s.functions {
+		for _, f := range overloads {
+			if f.Builtin() {
+				continue
+			}
+			if x.functions[name] == nil && !plain(name) {
+				x.quoted = append(x.quoted, name)
+			}
+			x.functions[name] = append(x.functions[name], f)
+		}
+	}
+	for name, operators := range s.operators {
+		for _, op := range operators {
+			if f, ok := s.functionsByID[op.Function]; ok && !f.Builtin() {
+				x.operators[name] = append(x.operators[name], f)
+			}
+		}
+	}
+	return x
+}
+
+func (x *nameIndex) scan(text string) mentions {
+	var m mentions
+	seen := make(map[string]bool)
+	name := func(word string) {
+		if seen[word] {
+			return
+		}
+		seen[word] = true
+		m.relations = append(m.relations, x.relations[word]...)
+		m.functions = append(m.functions, x.functions[word]...)
+		m.reader = m.reader || readers[word]
+		m.dynamic = m.dynamic || word == "execute" || word == `u&"`
+	}
+	words(text, func(word string, operator bool) {
+		if !operator {
+			name(word)
+			return
+		}
+		for symbol, functions := range x.operators {
+			if strings.Contains(word, symbol) {
+				m.functions = append(m.functions, functions...)
+			}
+		}
+	})
+	for _, quoted := range x.quoted {
+		if containsName(text, quoted) {
+			name(quoted)
+		}
+	}
+	return m
+}

@@ -1,0 +1,290 @@
+package catalog
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/shardyard/shardyard/directory"
+)
+
+// reach is what running something may touch.
+type reach struct {
+	relations []directory.TableName
+	opaque    bool
+}
+
+// readers are the built-in functions that take SQL, or a table's name as a value, and read tables.
+var readers = map[string]bool{
+	"query_to_xml": true, "query_to_xmlschema": true, "query_to_xml_and_xmlschema": true,
+	"table_to_xml": true, "table_to_xmlschema": true, "table_to_xml_and_xmlschema": true,
+	"schema_to_xml": true, "schema_to_xmlschema": true, "schema_to_xml_and_xmlschema": true,
+	"database_to_xml": true, "database_to_xmlschema": true, "database_to_xml_and_xmlschema": true,
+	"cursor_to_xml": true, "cursor_to_xmlschema": true,
+	"ts_stat": true, "ts_rewrite": true, "currtid2": true,
+}
+
+// ReadsTables tells whether the built-in function of that name may read tables that its argument
+// names or queries (query_to_xml, ts_stat, …).
+func ReadsTables(name string) bool { return readers[name] }
+
+// sqlExtensions have C functions that run SQL or read tables named by an argument.
+var sqlExtensions = map[string]bool{
+	"dblink": true, "postgres_fdw": true, "file_fdw": true, "tablefunc": true, "xml2": true,
+	"refint": true, "autoinc": true, "pgrowlocks": true, "pgstattuple": true, "pageinspect": true,
+	"pg_visibility": true, "amcheck": true, "pg_freespacemap": true, "pg_cron": true,
+	"pg_partman": true, "timescaledb": true, "citus": true, "postgis_topology": true,
+	"dict_xsyn": false,
+}
+
+// node is a function or a relation in the graph of what reaches what.
+type node struct {
+	self   *directory.TableName // a relation's own name
+	edges  []int
+	reach  map[int]bool // nodes of the relations reached
+	opaque bool
+}
+
+type graph struct {
+	names     *nameIndex
+	nodes     []node
+	byName    map[directory.TableName]int
+	functionN map[uint32]int // by the function's OID
+	ambient   int
+}
+
+// taint fills Touches, Reaches and Opaque: the least fixpoint of "mentions" over the texts of all user
+// functions, triggers, policies, checks, defaults and views.
+//
+// Invariant: an over-approximation. Whatever a call can reach by a name that stands in its text, in
+// any schema, is counted.
+func (s *Snapshot) taint() {
+	g := s.newGraph()
+	s.addRelationEdges(g)
+	s.addFunctionEdges(g)
+	g.solve()
+	for _, r := range s.users {
+		i := g.byName[r.Name]
+		r.Reaches, r.Opaque = g.result(i, &r.Name)
+	}
+	for id, i := range g.functionN {
+		f := s.functionsByID[id]
+		f.Touches, f.Opaque = g.result(i, nil)
+	}
+	s.ambient.relations, s.ambient.opaque = g.result(g.ambient, nil)
+	for _, overloads := range s.functions {
+		for _, f := range overloads {
+			if f.Builtin() && readers[f.Name] {
+				f.Opaque = true
+			}
+		}
+	}
+}
+
+func (s *Snapshot) newGraph() *graph {
+	g := &graph{
+		names:  s.names,
+		byName: make(map[directory.TableName]int), functionN: make(map[uint32]int),
+	}
+	g.ambient = g.add(nil)
+	for _, r := range s.users {
+		g.byName[r.Name] = g.add(&r.Name)
+	}
+	for _, overloads := range s.functions {
+		for _, f := range overloads {
+			if !f.Builtin() {
+				g.functionN[f.OID] = g.add(nil)
+			}
+		}
+	}
+	// Casts and domain checks run where no text mentions them.
+	for _, cast := range s.casts {
+		if i, ok := g.functionN[cast.Function]; ok {
+			g.edge(g.ambient, i)
+		}
+	}
+	for _, t := range s.typesByID {
+		for _, check := range t.Checks {
+			g.mention(g.ambient, check)
+		}
+	}
+	return g
+}
+
+func (s *Snapshot) addRelationEdges(g *graph) {
+	for _, r := range s.users {
+		i := g.byName[r.Name]
+		g.edge(i, g.ambient)
+		for _, names := range [][]directory.TableName{r.DependsOn, r.Parents, r.Children, r.ReferencedBy} {
+			for _, name := range names {
+				g.edgeTo(i, name)
+			}
+		}
+		for _, fk := range r.ForeignKeys {
+			g.edgeTo(i, fk.References)
+		}
+		for _, trigger := range r.Triggers {
+			if f, ok := g.functionN[trigger.Function]; ok {
+				g.edge(i, f)
+			}
+			g.mention(i, triggerCondition(trigger.Definition))
+		}
+		for _, policy := range r.Policies {
+			g.mention(i, policy.Using)
+			g.mention(i, policy.WithCheck)
+		}
+		for _, check := range r.Checks {
+			g.mention(i, check.Expression)
+		}
+		for c := range r.Columns {
+			g.mention(i, r.Columns[c].Default)
+		}
+		g.mentionFunctions(i, r.Definition)
+		if len(r.Rules) > 0 {
+			g.nodes[i].opaque = true
+		}
+	}
+}
+
+// triggerCondition cuts a trigger's definition down to its WHEN clause: the rest names the table and
+// the function, which have edges of their own.
+func triggerCondition(definition string) string {
+	if at := strings.Index(definition, " WHEN ("); at >= 0 {
+		return definition[at:]
+	}
+	return ""
+}
+
+func (s *Snapshot) addFunctionEdges(g *graph) {
+	for id, i := range g.functionN {
+		f := s.functionsByID[id]
+		g.edge(i, g.ambient)
+		switch f.Language {
+		case "sql", "plpgsql":
+			g.mention(i, f.Source)
+		case "internal":
+			// The source is the name of the built-in.
+			if readers[f.Source] {
+				g.nodes[i].opaque = true
+			}
+		case "c":
+			if f.Extension == "" || sqlExtensions[f.Extension] {
+				g.nodes[i].opaque = true
+			}
+		default:
+			g.nodes[i].opaque = true
+		}
+		if f.Kind == 'a' || f.Kind == 'w' && f.Language == "internal" {
+			// An aggregate's own language is internal; Source lists its support functions.
+			g.mention(i, f.Source)
+		}
+	}
+}
+
+func (g *graph) add(self *directory.TableName) int {
+	g.nodes = append(g.nodes, node{self: self})
+	return len(g.nodes) - 1
+}
+
+func (g *graph) edge(from, to int) {
+	if from != to && !slices.Contains(g.nodes[from].edges, to) {
+		g.nodes[from].edges = append(g.nodes[from].edges, to)
+	}
+}
+
+func (g *graph) edgeTo(from int, name directory.TableName) {
+	if to, ok := g.byName[name]; ok {
+		g.edge(from, to)
+	}
+}
+
+// mention adds edges to every relation, function and operator that the text names.
+func (g *graph) mention(from int, text string) { g.scan(from, text, true) }
+
+// mentionFunctions is mention for a text whose relations are known exactly.
+func (g *graph) mentionFunctions(from int, text string) { g.scan(from, text, false) }
+
+func (g *graph) scan(from int, text string, relations bool) {
+	if text == "" {
+		return
+	}
+	m := g.names.scan(text)
+	if relations {
+		for _, r := range m.relations {
+			g.edge(from, g.byName[r.Name])
+		}
+	}
+	for _, f := range m.functions {
+		g.edge(from, g.functionN[f.OID])
+	}
+	if m.reader || m.dynamic && relations {
+		g.nodes[from].opaque = true
+	}
+}
+
+// solve propagates along the edges until nothing changes.
+func (g *graph) solve() {
+	callers := make([][]int, len(g.nodes))
+	var work []int
+	for i := range g.nodes {
+		g.nodes[i].reach = make(map[int]bool)
+		if g.nodes[i].self != nil {
+			g.nodes[i].reach[i] = true
+		}
+		for _, to := range g.nodes[i].edges {
+			callers[to] = append(callers[to], i)
+		}
+		work = append(work, i)
+	}
+	for len(work) > 0 {
+		i := work[len(work)-1]
+		work = work[:len(work)-1]
+		for _, caller := range callers[i] {
+			if g.merge(caller, i) {
+				work = append(work, caller)
+			}
+		}
+	}
+}
+
+func (g *graph) merge(into, from int) bool {
+	changed := false
+	if g.nodes[from].opaque && !g.nodes[into].opaque {
+		g.nodes[into].opaque, changed = true, true
+	}
+	for relation := range g.nodes[from].reach {
+		if !g.nodes[into].reach[relation] {
+			g.nodes[into].reach[relation], changed = true, true
+		}
+	}
+	return changed
+}
+
+func (g *graph) result(i int, self *directory.TableName) ([]directory.TableName, bool) {
+	var names []directory.TableName
+	for relation := range g.nodes[i].reach {
+		if name := *g.nodes[relation].self; self == nil || name != *self {
+			names = append(names, name)
+		}
+	}
+	slices.SortFunc(names, compareNames)
+	return names, g.nodes[i].opaque
+}
+
+// ExpressionReach is what evaluating an expression (or running any SQL text) that names these objects
+// may touch: relations and functions by bare name, as for a function's body.
+func (s *Snapshot) ExpressionReach(text string) (relations []directory.TableName, opaque bool) {
+	m := s.names.scan(text)
+	opaque = s.ambient.opaque || m.reader
+	found := slices.Clone(s.ambient.relations)
+	for _, f := range m.functions {
+		found = append(found, f.Touches...)
+		opaque = opaque || f.Opaque
+	}
+	for _, r := range m.relations {
+		found = append(found, r.Name)
+		found = append(found, r.Reaches...)
+		opaque = opaque || r.Opaque
+	}
+	slices.SortFunc(found, compareNames)
+	return slices.Compact(found), opaque
+}

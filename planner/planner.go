@@ -1,0 +1,66 @@
+package planner
+
+import (
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner/catalog"
+	"github.com/shardyard/shardyard/planner/lexer"
+)
+
+// Config configures a Planner.
+type Config struct {
+	// CacheSize is the greatest number of plans kept. Defaults to 10,000.
+	CacheSize int
+}
+
+// Env is what a statement's meaning depends on besides its text: the map, the catalog and the
+// session's settings. The planner keeps no reference to it after a call.
+type Env struct {
+	Map     *directory.Map
+	Catalog *catalog.Snapshot
+	// SearchPath is the setting's elements as written, "$user" included.
+	SearchPath []string
+	// User is the current role (SET ROLE counts), for "$user".
+	User string
+	// Settings that change what literals mean.
+	TimeZone, DateStyle, IntervalStyle string
+	// StandardConformingStrings off is refused where anything is sharded.
+	StandardConformingStrings bool
+	// TempNames are the session's temporary relations; they hide others of the same name and
+	// live on the home shard.
+	TempNames []string
+}
+
+// Statement is one statement of a client's text. The planner fills its unexported part in Plan, so it
+// belongs to one session at a time; keep it with the plan, since Targets needs it.
+type Statement struct {
+	Text   string // of this statement alone, without the semicolon that separates it from the next
+	Offset int    // bytes in front of it in the client's text
+	Chars  int    // characters in front of it: add to the positions of errors
+
+	literals   []lexer.Literal
+	normalised bool
+	unparsable bool // our parser rejects the whole text: see Plan.ParseOnly
+}
+
+// Args are the values of one execution.
+type Args struct {
+	// Map is the map that the plan was made under; Targets fails with 40001 if its epoch is another.
+	Map *directory.Map
+	// Statement is what was planned (or one of the same text).
+	Statement *Statement
+	// Params are the parameters as bound (nil: NULL); Formats their format codes, none, one or one
+	// for each as in Bind. Types are the parameters' type OIDs where known (0: not known).
+	Params  [][]byte
+	Formats []int16
+	Types   []uint32
+}
+
+// Target is where one execution goes.
+type Target struct {
+	// Shards has at least one shard, except for plans that no shard runs. Several only for plans
+	// that may be scattered. It belongs to the plan or the map: do not change it.
+	Shards []directory.ShardID
+	// Whole means that the client's own text goes to the only shard and its answer is the client's
+	// answer, unchanged, even if the plan is a Scatter.
+	Whole bool
+}

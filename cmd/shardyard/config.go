@@ -201,7 +201,7 @@ func environmentProvider(environ, keys []string) *env.Env {
 				return bare, value // refused as an unknown key, by its own name
 			}
 			if key == "etcd.endpoints" {
-				return key, strings.Split(value, ",")
+				return key, splitList(value)
 			}
 			return key, value
 		},
@@ -339,4 +339,15 @@ func (l logConfig) logger() *slog.Logger {
 		return slog.New(slog.NewJSONHandler(os.Stderr, options))
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}
+
+// splitList reads a,b,c.
+func splitList(text string) []string {
+	var list []string
+	for item := range strings.SplitSeq(text, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			list = append(list, item)
+		}
+	}
+	return list
 }

@@ -27,6 +27,25 @@ func ForTest(t testing.TB, cfg Config) *Cluster {
 	return c
 }
 
+// TempDir returns a directory for Config.Dir, removed when the test ends. Unlike t.TempDir's it can be entered by
+// the user that root's servers run as.
+func TempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "shardyard-test-")
+	if err != nil {
+		t.Fatalf("make a directory for the servers: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("remove the servers' directory: %v", err)
+		}
+	})
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatalf("open the servers' directory: %v", err)
+	}
+	return dir
+}
+
 // TestRun is a testing.M with a cluster around it; see Main.
 type TestRun struct {
 	tests   interface{ Run() int }

@@ -23,6 +23,8 @@ type Data struct {
 	Casts         []Cast
 	// ShardTypes lists the user types of every shard but the home shard.
 	ShardTypes map[directory.ShardID][]ShardType
+	// Unread names the shards that could not be asked.
+	Unread []directory.ShardID
 }
 
 // Snapshot is one database's catalog at one moment. It is immutable: everything that its methods
@@ -33,6 +35,9 @@ type Snapshot struct {
 	Home          directory.ShardID
 	ServerVersion int
 	Encoding      string
+	// Unread names the shards whose types are unknown because they could not be asked: load again when
+	// they are back.
+	Unread []directory.ShardID
 
 	schemas       map[string]*Schema
 	relations     map[directory.TableName]*Relation
@@ -54,7 +59,7 @@ type Snapshot struct {
 func New(d Data) *Snapshot {
 	s := &Snapshot{
 		Version: d.Version, Database: d.Database, Home: d.Home,
-		ServerVersion: d.ServerVersion, Encoding: d.Encoding,
+		ServerVersion: d.ServerVersion, Encoding: d.Encoding, Unread: d.Unread,
 		schemas:       make(map[string]*Schema, len(d.Schemas)),
 		relations:     make(map[directory.TableName]*Relation, len(d.Relations)),
 		relationsByID: make(map[uint32]*Relation, len(d.Relations)),

@@ -83,6 +83,9 @@ func (s *Snapshot) carries(oid uint32, depth int) bool {
 		elem, ok := s.typesByID[t.Elem]
 		return !ok || elem.User() || s.carries(t.Elem, depth+1)
 	case t.Kind == 'c':
+		if len(t.Attributes) == 0 {
+			return true
+		}
 		for _, attribute := range t.Attributes {
 			inner, ok := s.typesByID[attribute.Type]
 			if !ok || inner.User() || s.carries(attribute.Type, depth+1) {
@@ -91,7 +94,10 @@ func (s *Snapshot) carries(oid uint32, depth int) bool {
 		}
 		return false
 	case t.Kind == 'r', t.Kind == 'm':
-		return t.Subtype != 0 && s.carries(t.Subtype, depth+1)
+		if t.Subtype == 0 { // a multirange: its range's subtype is not known here
+			return t.User()
+		}
+		return s.carries(t.Subtype, depth+1)
 	case t.OID == 2249, t.OID == 2287: // record, record[]
 		return true
 	}
@@ -141,9 +147,19 @@ func (m *OIDMap) ToShard(oid uint32) (uint32, bool) {
 // Identical: no translation changes anything.
 func (m *OIDMap) Identical() bool { return m == nil || maps.Equal(m.toHome, m.toShard) }
 
-// TypeMap returns the translation for a shard; nil (the identity) for the home shard and for a shard
-// on which the snapshot saw no database.
-func (s *Snapshot) TypeMap(shard directory.ShardID) *OIDMap { return s.shardTypes[shard] }
+// TypeMap returns the translation for a shard: nil (the identity) for the home shard; for a shard that
+// the snapshot knows nothing of, one that knows no user type.
+func (s *Snapshot) TypeMap(shard directory.ShardID) *OIDMap {
+	if shard == s.Home {
+		return nil
+	}
+	if m := s.shardTypes[shard]; m != nil {
+		return m
+	}
+	return &noTypes
+}
+
+var noTypes OIDMap
 
 func buildOIDMaps(d Data) map[directory.ShardID]*OIDMap {
 	home := make(map[typeName]uint32)

@@ -1,0 +1,121 @@
+package catalogs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner/catalog"
+)
+
+// closeTimeout bounds the goodbye to a server.
+const closeTimeout = 2 * time.Second
+
+// Dialer opens a connection of the service role to a database on a shard. The caller closes it.
+type Dialer = func(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error)
+
+// Load reads the catalog of the map's database. The home shard must answer; another shard that does not
+// is listed in the snapshot's Unread, and every user type is unknown there.
+//
+// The snapshot's version is the map's: load the map first, so that a change in between makes the
+// snapshot look older than it is, never newer.
+func Load(ctx context.Context, m *directory.Map, dial Dialer) (*catalog.Snapshot, error) {
+	home, ok := m.Shard(m.Home)
+	if !ok {
+		return nil, fmt.Errorf("load catalog of %s: home shard %s is not in the map", m.Database, m.Home)
+	}
+	others := readShards(ctx, m, dial)
+	conn, err := dial(ctx, *home, m.Database)
+	if err != nil {
+		others.wait()
+		return nil, fmt.Errorf("connect to home shard %s: %w", m.Home, err)
+	}
+	defer closeConn(ctx, conn)
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	if err != nil {
+		others.wait()
+		return nil, fmt.Errorf("begin on home shard %s: %w", m.Home, err)
+	}
+	data, err := read(ctx, conn)
+	others.wait()
+	if err != nil {
+		return nil, fmt.Errorf("read catalog of %s on home shard %s: %w", m.Database, m.Home, err)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return nil, fmt.Errorf("end reading catalog on home shard %s: %w", m.Home, err)
+	}
+	data.Version, data.Home, data.Database = m.CatalogVersion, m.Home, m.Database
+	data.ShardTypes, data.Unread = others.types, others.unread
+	return catalog.New(*data), nil
+}
+
+// LoadOn reads the catalog as conn sees it, its open transaction's changes included; there are no OID
+// maps of other shards in it. Settings of the session are left as they were.
+func LoadOn(ctx context.Context, conn *pgx.Conn) (*catalog.Snapshot, error) {
+	data, err := read(ctx, conn)
+	if err != nil {
+		return nil, fmt.Errorf("read catalog: %w", err)
+	}
+	return catalog.New(*data), nil
+}
+
+// shardTypes gathers what the other shards answer.
+type shardTypes struct {
+	mu     sync.Mutex
+	group  sync.WaitGroup
+	types  map[directory.ShardID][]catalog.ShardType
+	unread []directory.ShardID
+}
+
+func (s *shardTypes) wait() { s.group.Wait() }
+
+func readShards(ctx context.Context, m *directory.Map, dial Dialer) *shardTypes {
+	all := &shardTypes{types: make(map[directory.ShardID][]catalog.ShardType)}
+	for _, shard := range m.Shards {
+		if shard.ID == m.Home {
+			continue
+		}
+		all.group.Go(func() {
+			types, err := readShardTypes(ctx, shard, m.Database, dial)
+			all.mu.Lock()
+			defer all.mu.Unlock()
+			if err != nil {
+				all.unread = append(all.unread, shard.ID)
+			}
+			all.types[shard.ID] = types
+		})
+	}
+	return all
+}
+
+func readShardTypes(ctx context.Context, shard directory.Shard, database string, dial Dialer) ([]catalog.ShardType, error) {
+	conn, err := dial(ctx, shard, database)
+	if err != nil {
+		var refused *pgconn.PgError
+		if errors.As(err, &refused) && refused.Code == "3D000" {
+			return nil, nil // the database is not there yet: no types
+		}
+		return nil, err
+	}
+	defer closeConn(ctx, conn)
+	rows, err := conn.Query(ctx, `
+		SELECT n.nspname::text, t.typname::text, t.oid
+		FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+		WHERE t.oid >= 12000 AND n.nspname !~ '^pg_(toast|temp)'`)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[catalog.ShardType])
+}
+
+func closeConn(ctx context.Context, conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	_ = conn.Close(ctx)
+}

@@ -1,0 +1,39 @@
+package schema
+
+import (
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner/shardsql"
+)
+
+// Request is one statement to perform.
+type Request struct {
+	// Statement is the parsed sharding statement (Perform only).
+	Statement shardsql.Statement
+	// SQL is the statement's own text, without others of the same message.
+	SQL string
+	// Tag is the command tag, "ALTER TABLE" for example (DDL only).
+	Tag string
+	// Tables are the sharded and pinned tables that the statement is about (DDL only). Empty when it is
+	// about another object (a type, a function): then it runs on the home shard and on every shard
+	// where the object is.
+	Tables []directory.TableName
+	// Database that the session is connected to.
+	Database string
+	// User is the session's current role: the statement runs with its rights.
+	User string
+	// SearchPath as written ("$user" included).
+	SearchPath []string
+	// Settings of the session that change what a statement means (TimeZone, DateStyle, …); set for the
+	// transaction on every shard.
+	Settings map[string]string
+	// InTransaction: the session is inside a transaction block, where neither Perform nor DDL can work (25001).
+	InTransaction bool
+}
+
+// Result is what the client gets: rows (all columns of type text), a command tag, notices.
+type Result struct {
+	Columns []string
+	Rows    [][]string
+	Tag     string
+	Notices []string
+}

@@ -95,7 +95,7 @@ func (g *Group) Describe(i int) string {
 	p := &g.Partitions[i]
 	first := g.describeFirst(p)
 	if g.Method == MethodHash || g.SubMethod == MethodHash {
-		interval := "HASH " + hashText(p.HashFrom) + "-" + hashText(p.HashTo)
+		interval := "HASH " + hex64(p.HashFrom) + "-" + hex64(p.HashTo)
 		if first == "" {
 			return interval
 		}

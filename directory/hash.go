@@ -241,8 +241,8 @@ func Spread(n int, shards []ShardID) []ShardID {
 	return placed
 }
 
-// hashText writes a point of the hash space as sixteen hexadecimal digits.
-func hashText(h uint64) string {
+// hex64 writes a number as sixteen hexadecimal digits.
+func hex64(h uint64) string {
 	const digits = "0123456789abcdef"
 	var text [16]byte
 	for i := len(text) - 1; i >= 0; i-- {

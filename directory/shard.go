@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // ShardID is a shard's name, for example "s1": [a-z_][a-z0-9_]*, at most 63
@@ -45,7 +46,7 @@ func (e Endpoint) String() string {
 
 // valid reports whether the endpoint can be dialled at all.
 func (e Endpoint) valid() bool {
-	return e.Host != "" && e.Port != 0 && !strings.ContainsAny(e.Host, " \t\r\n\x00")
+	return e.Host != "" && e.Port != 0 && utf8.ValidString(e.Host) && !strings.ContainsAny(e.Host, " \t\r\n\x00")
 }
 
 // ShardState says whether a shard may be given new partitions.

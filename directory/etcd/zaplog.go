@@ -1,0 +1,47 @@
+package etcd
+
+import (
+	"log/slog"
+
+	"go.uber.org/zap/zapcore"
+)
+
+// slogCore hands zap's entries, which is how etcd logs, to slog: warnings and errors, nothing else.
+type slogCore struct{ log *slog.Logger }
+
+func (c slogCore) Enabled(level zapcore.Level) bool { return level >= zapcore.WarnLevel }
+
+func (c slogCore) With(fields []zapcore.Field) zapcore.Core {
+	return slogCore{log: c.log.With(attributes(fields)...)}
+}
+
+func (c slogCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(entry.Level) {
+		return checked.AddCore(entry, c)
+	}
+	return checked
+}
+
+func (c slogCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
+	values := append(attributes(fields), "etcd_message", entry.Message)
+	if entry.Level >= zapcore.ErrorLevel {
+		c.log.Error("message of the embedded etcd", values...)
+	} else {
+		c.log.Warn("message of the embedded etcd", values...)
+	}
+	return nil
+}
+
+func (slogCore) Sync() error { return nil }
+
+func attributes(fields []zapcore.Field) []any {
+	values := zapcore.NewMapObjectEncoder()
+	for _, field := range fields {
+		field.AddTo(values)
+	}
+	attributes := make([]any, 0, 2*len(values.Fields))
+	for key, value := range values.Fields {
+		attributes = append(attributes, key, value)
+	}
+	return attributes
+}

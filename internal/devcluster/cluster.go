@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/directory/etcd"
 )
 
 // Cluster is a running development cluster. Shards are counted from 0; shard 0 is called s1. Its methods are safe
@@ -25,7 +26,9 @@ type Cluster struct {
 	guard     *supervisor
 	layout    *layout
 	shards    []*shardServers
-	etcd      *etcdServer // nil if not asked for
+
+	etcdMu sync.Mutex
+	etcd   *etcd.Embedded // nil if not asked for or stopped
 
 	closing  sync.Once
 	closeErr error
@@ -134,8 +137,12 @@ func (c *Cluster) settleLayout() (fresh bool, err error) {
 		return false, errors.New("it is not empty and holds no cluster of ours")
 	}
 	if found != nil {
+		half := []string{"etcd"}
 		for i := range found.Shards {
-			if err := os.RemoveAll(filepath.Join(c.dir, shardName(i))); err != nil {
+			half = append(half, shardName(i))
+		}
+		for _, name := range half {
+			if err := os.RemoveAll(filepath.Join(c.dir, name)); err != nil {
 				return false, fmt.Errorf("clear an interrupted start: %w", err)
 			}
 		}
@@ -199,10 +206,7 @@ func (c *Cluster) startAll(ctx context.Context, fresh bool) error {
 		run(i, func() error { return c.startShard(ctx, i, shard, fresh) })
 	}
 	if c.cfg.Etcd {
-		run(len(c.shards), func() (err error) {
-			c.etcd, err = startEtcd(ctx, filepath.Join(c.dir, "etcd"), c.log)
-			return err
-		})
+		run(len(c.shards), func() error { return c.startEtcd(ctx, true) })
 	}
 	group.Wait()
 	if cause := context.Cause(ctx); cause != nil {
@@ -304,14 +308,12 @@ func (c *Cluster) close() error {
 	for _, shard := range c.shards {
 		servers = append(servers, shard.all()...)
 	}
-	problems := make([]error, len(servers)+1)
+	problems := make([]error, len(servers))
 	for i, s := range servers {
 		// What is removed right after need not be checkpointed.
 		group.Go(func() { problems[i] = s.stop(!c.temporary) })
 	}
-	if c.etcd != nil {
-		group.Go(func() { problems[len(servers)] = c.etcd.close() })
-	}
+	group.Go(c.StopEtcd)
 	group.Wait()
 	if err := errors.Join(problems...); err != nil && c.guard != nil {
 		// The supervisor has to end what we could not; it does so when its pipe closes.

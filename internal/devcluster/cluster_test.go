@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 )
 
 func connect(t *testing.T, url string) *pgx.Conn {
@@ -178,6 +180,66 @@ func TestRestartOnExistingDirectory(t *testing.T) {
 	if other, err := Start(t.Context(), Config{Dir: dir, Shards: 3}); err == nil {
 		t.Error("a directory of two shards was started with three", other.Close())
 	}
+}
+
+func TestEtcdKeepsItsDataAndPort(t *testing.T) {
+	dir := TempDir(t)
+	first := ForTest(t, Config{Dir: dir, Shards: 1, Etcd: true})
+	endpoints := first.Etcd().Endpoints()
+	put(t, endpoints, "kept", "yes")
+	first.StopEtcd()
+	if first.Etcd() != nil {
+		t.Error("a stopped etcd is still shown")
+	}
+	if err := first.StartEtcd(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := get(t, endpoints, "kept"); got != "yes" {
+		t.Errorf("after an outage the value is %q", got)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second := ForTest(t, Config{Dir: dir, Etcd: true})
+	if now := second.Etcd().Endpoints(); !reflect.DeepEqual(now, endpoints) {
+		t.Errorf("etcd moved from %v to %v", endpoints, now)
+	}
+	if got := get(t, endpoints, "kept"); got != "yes" {
+		t.Errorf("after a restart the value is %q", got)
+	}
+	without := ForTest(t, Config{Shards: 1})
+	if without.Etcd() != nil || without.StartEtcd(t.Context()) == nil {
+		t.Error("an etcd that nobody asked for")
+	}
+}
+
+func etcdClient(t *testing.T, endpoints []string) *clientv3.Client {
+	t.Helper()
+	client, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: 10 * time.Second, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+func put(t *testing.T, endpoints []string, key, value string) {
+	t.Helper()
+	client := etcdClient(t, endpoints)
+	defer func() { _ = client.Close() }()
+	if _, err := client.Put(t.Context(), key, value); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func get(t *testing.T, endpoints []string, key string) string {
+	t.Helper()
+	client := etcdClient(t, endpoints)
+	defer func() { _ = client.Close() }()
+	answer, err := client.Get(t.Context(), key)
+	if err != nil || len(answer.Kvs) != 1 {
+		t.Fatalf("get %s: %v, %v", key, answer, err)
+	}
+	return string(answer.Kvs[0].Value)
 }
 
 func TestInterruptedStartIsMadeAgain(t *testing.T) {

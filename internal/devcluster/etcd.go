@@ -3,12 +3,60 @@ package devcluster
 import (
 	"context"
 	"errors"
-	"log/slog"
+	"fmt"
+	"path/filepath"
+
+	"github.com/shardyard/shardyard/directory/etcd"
 )
 
-type etcdServer struct{}
-
-func startEtcd(context.Context, string, *slog.Logger) (*etcdServer, error) {
-	return nil, errors.New("pending")
+// Etcd returns the embedded etcd; nil if the configuration asked for none, or while it is stopped.
+func (c *Cluster) Etcd() *etcd.Embedded {
+	c.etcdMu.Lock()
+	defer c.etcdMu.Unlock()
+	return c.etcd
 }
-func (*etcdServer) close() error { return nil }
+
+// StopEtcd stops the embedded etcd, whose data stays: an outage for whoever uses it.
+func (c *Cluster) StopEtcd() {
+	c.etcdMu.Lock()
+	defer c.etcdMu.Unlock()
+	if c.etcd != nil {
+		c.etcd.Close()
+		c.etcd = nil
+	}
+}
+
+// StartEtcd starts the embedded etcd again after StopEtcd, on its port.
+func (c *Cluster) StartEtcd(ctx context.Context) error {
+	if !c.cfg.Etcd {
+		return errors.New("start etcd: the cluster was configured without one")
+	}
+	return c.startEtcd(ctx, false)
+}
+
+// startEtcd starts it on the remembered port; if somebody has taken that and mayMove is set, on another.
+func (c *Cluster) startEtcd(ctx context.Context, mayMove bool) error {
+	c.etcdMu.Lock()
+	defer c.etcdMu.Unlock()
+	if c.etcd != nil {
+		return nil
+	}
+	for {
+		if mayMove && (c.layout.Etcd == 0 || !portIsFree(c.layout.Etcd)) {
+			ports, err := freePorts(1)
+			if err != nil {
+				return fmt.Errorf("start etcd: %w", err)
+			}
+			c.layout.Etcd = ports[0]
+		}
+		started, err := etcd.StartEmbedded(ctx, etcd.EmbeddedConfig{Dir: filepath.Join(c.dir, "etcd"), Port: c.layout.Etcd, Log: c.log})
+		if err == nil {
+			c.etcd = started
+			c.log.Info("etcd started", "port", c.layout.Etcd)
+			return nil
+		}
+		if !mayMove || ctx.Err() != nil || portIsFree(c.layout.Etcd) {
+			return err
+		}
+	}
+}

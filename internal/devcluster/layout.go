@@ -29,6 +29,8 @@ type layout struct {
 	// Major is the version of PostgreSQL that made the servers.
 	Major  int           `json:"postgres_major"`
 	Shards []shardLayout `json:"shards"`
+	// Etcd is the port of the embedded etcd; 0 if there was none so far.
+	Etcd uint16 `json:"etcd_port,omitempty"`
 }
 
 // shardLayout holds the ports of a shard's servers, to be used again if they are still free.

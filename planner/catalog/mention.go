@@ -6,6 +6,7 @@ import "strings"
 type nameIndex struct {
 	relations map[string][]*Relation
 	functions map[string][]*Function
+	types     map[string][]*Type
 	operators map[string][]*Function // by operator name: what they call
 	quoted    []string               // the names among them that words does not find
 }
@@ -14,6 +15,7 @@ type nameIndex struct {
 type mentions struct {
 	relations []*Relation
 	functions []*Function
+	types     []*Type
 	reader    bool // a built-in that reads tables named by a value
 	dynamic   bool // EXECUTE, or an identifier that we do not decode
 }
@@ -21,7 +23,7 @@ type mentions struct {
 func (s *Snapshot) newNameIndex() *nameIndex {
 	x := &nameIndex{
 		relations: make(map[string][]*Relation), functions: make(map[string][]*Function),
-		operators: make(map[string][]*Function),
+		types: make(map[string][]*Type), operators: make(map[string][]*Function),
 	}
 	for _, r := range s.users {
 		if x.relations[r.Name.Name] == nil && !plain(r.Name.Name) {
@@ -39,6 +41,15 @@ func (s *Snapshot) newNameIndex() *nameIndex {
 			}
 			x.functions[name] = append(x.functions[name], f)
 		}
+	}
+	for _, t := range s.typesByID {
+		if t.OID < firstUserOID || t.IsArray() {
+			continue
+		}
+		if x.types[t.Name] == nil && !plain(t.Name) {
+			x.quoted = append(x.quoted, t.Name)
+		}
+		x.types[t.Name] = append(x.types[t.Name], t)
 	}
 	for name, operators := range s.operators {
 		for _, op := range operators {
@@ -60,6 +71,7 @@ func (x *nameIndex) scan(text string) mentions {
 		seen[word] = true
 		m.relations = append(m.relations, x.relations[word]...)
 		m.functions = append(m.functions, x.functions[word]...)
+		m.types = append(m.types, x.types[word]...)
 		m.reader = m.reader || readers[word]
 		m.dynamic = m.dynamic || word == "execute" || word == `u&"`
 	}

@@ -104,7 +104,7 @@ func (s *Snapshot) newGraph() *graph {
 	}
 	for _, t := range s.typesByID {
 		for _, check := range t.Checks {
-			g.mention(g.ambient, check)
+			g.mentionExpression(g.ambient, check)
 		}
 	}
 	return g
@@ -126,17 +126,17 @@ func (s *Snapshot) addRelationEdges(g *graph) {
 			if f, ok := g.functionN[trigger.Function]; ok {
 				g.edge(i, f)
 			}
-			g.mention(i, triggerCondition(trigger.Definition))
+			g.mentionExpression(i, triggerCondition(trigger.Definition))
 		}
 		for _, policy := range r.Policies {
-			g.mention(i, policy.Using)
-			g.mention(i, policy.WithCheck)
+			g.mentionExpression(i, policy.Using)
+			g.mentionExpression(i, policy.WithCheck)
 		}
 		for _, check := range r.Checks {
-			g.mention(i, check.Expression)
+			g.mentionExpression(i, check.Expression)
 		}
 		for c := range r.Columns {
-			g.mention(i, r.Columns[c].Default)
+			g.mentionExpression(i, r.Columns[c].Default)
 		}
 		g.mentionFunctions(i, r.Definition)
 		if len(r.Rules) > 0 {
@@ -202,6 +202,12 @@ func (g *graph) mention(from int, text string) { g.scan(from, text, true) }
 
 // mentionFunctions is mention for a text whose relations are known exactly.
 func (g *graph) mentionFunctions(from int, text string) { g.scan(from, text, false) }
+
+// mentionExpression is mention for an expression as Postgres prints it: a word in it is a relation only
+// if there is a subquery (else a column that is named like a table would taint).
+func (g *graph) mentionExpression(from int, text string) { g.scan(from, text, hasSubquery(text)) }
+
+func hasSubquery(expression string) bool { return strings.Contains(expression, "SELECT") }
 
 func (g *graph) scan(from int, text string, relations bool) {
 	if text == "" {
@@ -270,21 +276,39 @@ func (g *graph) result(i int, self *directory.TableName) ([]directory.TableName,
 	return names, g.nodes[i].opaque
 }
 
-// ExpressionReach is what evaluating an expression (or running any SQL text) that names these objects
-// may touch: relations and functions by bare name, as for a function's body.
-func (s *Snapshot) ExpressionReach(text string) (relations []directory.TableName, opaque bool) {
+// TextReach is what running an SQL text may touch: every relation and function that it names, as for a
+// function's body, and what those reach.
+func (s *Snapshot) TextReach(text string) (relations []directory.TableName, opaque bool) {
+	return s.reachOf(text, true)
+}
+
+// ExpressionReach is what evaluating an expression may touch, given as Postgres prints it (pg_get_expr,
+// pg_get_constraintdef): a default, a CHECK, a policy.
+func (s *Snapshot) ExpressionReach(expression string) (relations []directory.TableName, opaque bool) {
+	return s.reachOf(expression, hasSubquery(expression))
+}
+
+func (s *Snapshot) reachOf(text string, relations bool) ([]directory.TableName, bool) {
 	m := s.names.scan(text)
-	opaque = s.ambient.opaque || m.reader
+	opaque := s.ambient.opaque || m.reader || m.dynamic && relations
 	found := slices.Clone(s.ambient.relations)
 	for _, f := range m.functions {
 		found = append(found, f.Touches...)
 		opaque = opaque || f.Opaque
 	}
-	for _, r := range m.relations {
-		found = append(found, r.Name)
-		found = append(found, r.Reaches...)
-		opaque = opaque || r.Opaque
+	if relations {
+		for _, r := range m.relations {
+			found = append(found, r.Name)
+			found = append(found, r.Reaches...)
+			opaque = opaque || r.Opaque
+		}
 	}
 	slices.SortFunc(found, compareNames)
 	return slices.Compact(found), opaque
+}
+
+// Named returns the user functions and types that a text may name: what its code needs to run.
+func (s *Snapshot) Named(text string) ([]*Function, []*Type) {
+	m := s.names.scan(text)
+	return m.functions, m.types
 }

@@ -10,6 +10,9 @@ import (
 // have the same OID on every server, those above need not.
 const firstInitOID = 12000
 
+// firstUserOID is FirstNormalObjectId: objects from there on were made after initdb.
+const firstUserOID = 16384
+
 type typeName struct{ schema, name string }
 
 // Type is one entry of pg_type.

@@ -165,8 +165,8 @@ ORDER BY 1, 2`
 var functionsQuery = `
 SELECT p.oid, n.nspname::text, p.proname::text, p.prokind::text, l.lanname::text, p.provolatile::text, p.proisstrict,
        p.proretset, p.prosecdef, p.proargtypes::oid[], p.provariadic, p.pronargdefaults::int4, p.prorettype,
-       CASE WHEN sys.is THEN '' ELSE ` + extension("pg_proc", "p.oid") + ` END,
-       CASE WHEN sys.is THEN ''
+       CASE WHEN sys.builtin THEN '' ELSE ` + extension("pg_proc", "p.oid") + ` END,
+       CASE WHEN sys.builtin THEN ''
             WHEN p.prokind = 'a' THEN (
                 SELECT pg_catalog.concat_ws(' ', g.aggtransfn, g.aggfinalfn, g.aggcombinefn, g.aggserialfn, g.aggdeserialfn,
                                             g.aggmtransfn, g.aggminvtransfn, g.aggmfinalfn)
@@ -174,11 +174,11 @@ SELECT p.oid, n.nspname::text, p.proname::text, p.prokind::text, l.lanname::text
             ELSE CASE WHEN l.lanname = 'sql' AND p.prosrc = '' THEN pg_catalog.pg_get_functiondef(p.oid) ELSE p.prosrc END
                  || CASE WHEN p.pronargdefaults > 0 THEN E'\n' || pg_catalog.pg_get_function_arguments(p.oid) ELSE '' END
        END,
-       CASE WHEN sys.is THEN '' ELSE pg_catalog.pg_get_function_identity_arguments(p.oid) END
+       CASE WHEN sys.builtin THEN '' ELSE pg_catalog.pg_get_function_identity_arguments(p.oid) END
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-CROSS JOIN LATERAL (SELECT n.nspname IN ('pg_catalog', 'information_schema') AND p.oid < 16384) sys(is)
+CROSS JOIN LATERAL (SELECT n.nspname IN ('pg_catalog', 'information_schema') AND p.oid < 16384) sys(builtin)
 WHERE n.nspname <> 'information_schema' AND n.nspname !~ '^pg_(toast|temp)'
 ORDER BY p.oid`
 

@@ -1,0 +1,25 @@
+package lexer
+
+// CallWords and NoNameWords are the words on whose keyword class the
+// normaliser's rules rest.
+func CallWords() []string   { return wordsOf(wordCall) }
+func NoNameWords() []string { return wordsOf(wordNoName) }
+
+func wordsOf(class wordClass) []string {
+	var words []string
+	for word, classes := range wordClasses {
+		if classes&class != 0 {
+			words = append(words, word)
+		}
+	}
+	return words
+}
+
+// MaxFoldedWord is the length of the longest word with a class.
+func MaxFoldedWord() int {
+	longest := 0
+	for word := range wordClasses {
+		longest = max(longest, len(word))
+	}
+	return longest
+}

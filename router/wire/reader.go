@@ -112,6 +112,13 @@ func (r *Reader) Release() {
 	}
 }
 
+// Trim gives back an empty buffer that a large frame has made grow.
+func (r *Reader) Trim() {
+	if len(r.buf) > keepBuffer {
+		r.Release()
+	}
+}
+
 // Next returns the next frame; it is valid until the next call of a method of r. It returns io.EOF when the stream ends
 // between two frames, io.ErrUnexpectedEOF when it ends inside one, a *ProtocolError for an unknown type or a length
 // out of bounds, and else the source's error. After a source's error that is not final (a deadline) it may be called again.

@@ -1,0 +1,416 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/router/pgerr"
+	"github.com/shardyard/shardyard/router/wire"
+)
+
+// pool holds the connections of one shard, database and user.
+//
+// Invariant: open counts connections that are idle, in use, being cleaned or being opened, and never exceeds the size.
+// Invariant: while somebody waits nothing is idle: what becomes free goes to the first in the queue.
+type pool struct {
+	owner *Pools
+	key   poolKey
+
+	mu         sync.Mutex
+	endpoint   directory.Endpoint
+	epoch      directory.Epoch // the newest epoch at which the endpoint was seen
+	floor      directory.Epoch // the highest floor seen
+	generation uint64          // connections of an older one are not used again
+	idle       []*Conn         // the most recently used last
+	all        map[*Conn]struct{}
+	open       int
+	waiting    waiters
+	removed    bool // taken out of the table of pools
+	lastUsed   time.Time
+	stats      Counters
+}
+
+// waiter is one Acquire in the queue. It is woken with a connection, or with the right to open one.
+type waiter struct {
+	ready      chan *Conn // buffered by one; nil: the right to open
+	prev, next *waiter
+	queued     bool
+}
+
+// waiters is a list in the order of arrival.
+type waiters struct {
+	first, last *waiter
+	length      int
+}
+
+func (l *waiters) push(w *waiter) {
+	w.prev, w.next, w.queued = l.last, nil, true
+	if l.last == nil {
+		l.first = w
+	} else {
+		l.last.next = w
+	}
+	l.last = w
+	l.length++
+}
+
+func (l *waiters) remove(w *waiter) {
+	if w.prev == nil {
+		l.first = w.next
+	} else {
+		w.prev.next = w.next
+	}
+	if w.next == nil {
+		l.last = w.prev
+	} else {
+		w.next.prev = w.prev
+	}
+	w.prev, w.next, w.queued = nil, nil, false
+	l.length--
+}
+
+func (l *waiters) pop() *waiter {
+	w := l.first
+	if w != nil {
+		l.remove(w)
+	}
+	return w
+}
+
+// acquire returns a connection that is alive, or retry when the pool was removed meanwhile.
+func (p *pool) acquire(ctx context.Context, shard directory.Shard, epoch directory.Epoch, want *Settings) (c *Conn, retry bool, err error) {
+	p.mu.Lock()
+	if p.removed {
+		p.mu.Unlock()
+		return nil, true, nil
+	}
+	if p.owner.closed() {
+		p.mu.Unlock()
+		return nil, false, ErrClosed
+	}
+	p.lastUsed = time.Now()
+	stale := p.adopt(shard.Primary, epoch)
+	if epoch < p.floor {
+		floor := p.floor
+		p.mu.Unlock()
+		closeAll(stale)
+		return nil, false, &FloorError{Shard: p.key.shard, Floor: floor, Epoch: epoch}
+	}
+	c, mayOpen := p.take(want)
+	var w *waiter
+	if c == nil && !mayOpen {
+		if p.waiting.length >= p.owner.cfg.MaxWaiting {
+			p.stats.Refused++
+			p.mu.Unlock()
+			closeAll(stale)
+			return nil, false, p.full("too many statements wait for a connection")
+		}
+		w = &waiter{ready: make(chan *Conn, 1)}
+		p.waiting.push(w)
+	}
+	p.mu.Unlock()
+	closeAll(stale)
+	if w != nil {
+		if c, err = p.wait(ctx, w); err != nil {
+			return nil, false, err
+		}
+	}
+	for c != nil && !c.alive() {
+		c = p.replaceStale(c, want)
+	}
+	if c == nil {
+		if c, err = p.openSlot(ctx, epoch); err != nil {
+			return nil, false, err
+		}
+	}
+	c.lease.begin()
+	c.fresh = true
+	return c, false, nil
+}
+
+// take returns an idle connection, one that already has the settings wanted if there is one, else the one used last;
+// or the right to open one. p.mu is held.
+func (p *pool) take(want *Settings) (c *Conn, mayOpen bool) {
+	if n := len(p.idle); n > 0 {
+		best := n - 1
+		for i := n - 1; i >= 0; i-- {
+			if p.idle[i].settings.Equal(want) {
+				best = i
+				break
+			}
+		}
+		c = p.idle[best]
+		copy(p.idle[best:], p.idle[best+1:])
+		p.idle[n-1] = nil
+		p.idle = p.idle[:n-1]
+		p.stats.Acquired++
+		return c, false
+	}
+	if p.open < p.owner.cfg.PoolSize {
+		p.open++
+		p.stats.Acquired++
+		return nil, true
+	}
+	return nil, false
+}
+
+// replaceStale closes a connection that was found dead and returns another idle one, or nil with the dead one's
+// place in the pool kept for opening a new one.
+func (p *pool) replaceStale(dead *Conn, want *Settings) *Conn {
+	dead.broken = true
+	dead.close()
+	p.mu.Lock()
+	delete(p.all, dead)
+	p.stats.Closed++
+	p.stats.Stale++
+	var c *Conn
+	if len(p.idle) > 0 {
+		c, _ = p.take(want)
+		p.stats.Acquired--
+		p.open--
+	}
+	p.mu.Unlock()
+	return c
+}
+
+// wait waits for its turn.
+func (p *pool) wait(ctx context.Context, w *waiter) (*Conn, error) {
+	began := time.Now()
+	timer := time.NewTimer(p.owner.cfg.AcquireTimeout)
+	defer timer.Stop()
+	var err error
+	select {
+	case c, ok := <-w.ready:
+		p.noteWait(began)
+		if !ok {
+			return nil, ErrClosed
+		}
+		return c, nil
+	case <-ctx.Done():
+		err = fmt.Errorf("wait for a connection to shard %s: %w", p.key.shard, context.Cause(ctx))
+	case <-timer.C:
+		err = p.full(fmt.Sprintf("no connection became free within %s", p.owner.cfg.AcquireTimeout))
+	}
+	p.mu.Lock()
+	queued := w.queued
+	if queued {
+		p.waiting.remove(w)
+	}
+	p.stats.Timeouts++
+	p.mu.Unlock()
+	if !queued { // its turn came at the same moment: pass it on
+		if c, ok := <-w.ready; ok && c != nil {
+			p.put(c)
+		} else if ok {
+			p.freeSlot()
+		}
+	}
+	p.noteWait(began)
+	return nil, err
+}
+
+func (p *pool) noteWait(began time.Time) {
+	p.mu.Lock()
+	p.stats.Waited++
+	p.stats.WaitTime += time.Since(began)
+	p.mu.Unlock()
+}
+
+func (p *pool) full(detail string) error {
+	return pgerr.Newf(pgerr.TooManyConnections, "the pool of connections to shard %s is full", p.key.shard).
+		WithDetail(fmt.Sprintf("All %d connections for user %q and database %q are in use: %s.",
+			p.owner.cfg.PoolSize, p.key.id.User, p.key.id.Database, detail)).
+		WithHint("Keep transactions short, or raise the pool size and the server's max_connections.")
+}
+
+// openSlot opens a connection in a place of the pool that is already counted.
+func (p *pool) openSlot(ctx context.Context, epoch directory.Epoch) (*Conn, error) {
+	p.mu.Lock()
+	endpoint, generation := p.endpoint, p.generation
+	p.mu.Unlock()
+	c, err := p.connect(ctx, endpoint, generation, epoch)
+	p.mu.Lock()
+	if err == nil && p.owner.closed() {
+		err = ErrClosed
+	}
+	if err != nil {
+		p.stats.OpenFailed++
+		p.mu.Unlock()
+		if c != nil {
+			c.close()
+		}
+		p.freeSlot()
+		return nil, err
+	}
+	p.all[c] = struct{}{}
+	p.stats.Opened++
+	p.mu.Unlock()
+	return c, nil
+}
+
+// freeSlot gives up a place in the pool: the first in the queue may open a connection in it.
+func (p *pool) freeSlot() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w := p.waiting.pop(); w != nil {
+		p.stats.Acquired++
+		w.ready <- nil
+		return
+	}
+	p.open--
+}
+
+// put gives a clean connection to the first in the queue, or keeps it.
+func (p *pool) put(c *Conn) {
+	c.lastUsed = time.Now()
+	p.mu.Lock()
+	if p.owner.closed() || c.broken || c.generation != p.generation || c.lastUsed.After(c.expires) {
+		p.mu.Unlock()
+		p.discard(c)
+		return
+	}
+	if w := p.waiting.pop(); w != nil {
+		p.stats.Acquired++
+		w.ready <- c
+	} else {
+		p.idle = append(p.idle, c)
+	}
+	p.mu.Unlock()
+}
+
+// discard closes a connection and frees its place.
+func (p *pool) discard(c *Conn) {
+	c.close()
+	p.mu.Lock()
+	delete(p.all, c)
+	p.stats.Closed++
+	p.mu.Unlock()
+	p.freeSlot()
+}
+
+// release takes back a connection. What takes a round trip happens on a goroutine that Pools.Close waits for.
+func (p *pool) release(c *Conn) {
+	cancelling := c.lease.end()
+	c.clearReadDeadline()
+	c.reader.Trim()
+	lost := c.broken || c.busy || c.reader.Buffered() > 0 || len(c.prepared.closing) > 2*p.owner.cfg.PreparedStatements
+	if cancelling == nil && !lost && c.tx == wire.TxIdle && !c.dirty {
+		p.put(c)
+		return
+	}
+	if cancelling == nil && lost && (c.broken || !c.busy) {
+		p.discard(c)
+		return
+	}
+	if !p.owner.goroutine(func() { p.clean(c, cancelling) }) {
+		p.discard(c)
+	}
+}
+
+// clean makes a connection fit for the next session, or closes it.
+func (p *pool) clean(c *Conn, cancelling <-chan struct{}) {
+	ctx, cancel := p.owner.cleanContext()
+	defer cancel()
+	if err := c.clean(ctx, cancelling); err != nil {
+		p.owner.cfg.Log.Debug("server connection not kept", "shard", string(p.key.shard), "error", err)
+		p.discard(c)
+		return
+	}
+	p.put(c)
+}
+
+func (c *Conn) clean(ctx context.Context, cancelling <-chan struct{}) error {
+	if cancelling != nil {
+		select {
+		case <-cancelling:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for a cancel request: %w", context.Cause(ctx))
+		}
+	}
+	if c.broken || c.reader.Buffered() > 0 {
+		return fmt.Errorf("connection to shard %s is not usable", c.Shard())
+	}
+	if c.busy { // given back in the middle of a statement: nobody waits for it, so the server need not finish it
+		if err := c.sendCancel(ctx); err != nil {
+			return err
+		}
+		return fmt.Errorf("connection to shard %s was given back in the middle of a statement", c.Shard())
+	}
+	if c.tx != wire.TxIdle {
+		if err := c.exchange(ctx, "ROLLBACK"); err != nil {
+			return fmt.Errorf("roll back: %w", err)
+		}
+	}
+	if c.dirty {
+		if err := c.discardAll(ctx); err != nil {
+			return err
+		}
+	}
+	if c.tx != wire.TxIdle {
+		return fmt.Errorf("connection to shard %s is still in a transaction", c.Shard())
+	}
+	return nil
+}
+
+// discardAll brings the session on the server back to what it was at its start.
+func (c *Conn) discardAll(ctx context.Context) error {
+	for _, sql := range []string{"RESET ROLE", "DISCARD ALL"} { // two: DISCARD ALL stands alone
+		if err := c.exchange(ctx, sql); err != nil {
+			return fmt.Errorf("run %s: %w", sql, err)
+		}
+	}
+	c.settings, c.dirty = nil, false
+	c.prepared.reset()
+	return nil
+}
+
+// adopt follows a shard to another address; it returns the idle connections to the old one, to be closed. An older
+// map does not bring the old address back. p.mu is held.
+func (p *pool) adopt(endpoint directory.Endpoint, epoch directory.Epoch) []*Conn {
+	if epoch < p.epoch || endpoint == p.endpoint {
+		p.epoch = max(p.epoch, epoch)
+		return nil
+	}
+	p.endpoint, p.epoch = endpoint, epoch
+	return p.retire()
+}
+
+// retire makes no connection of now be used again, and returns the idle ones, which the caller closes with closeAll. p.mu is held.
+func (p *pool) retire() []*Conn {
+	p.generation++
+	return p.takeIdle(func(*Conn) bool { return true })
+}
+
+// takeIdle takes out the idle connections that match. p.mu is held.
+func (p *pool) takeIdle(match func(*Conn) bool) []*Conn {
+	var taken []*Conn
+	kept := p.idle[:0]
+	for _, c := range p.idle {
+		if match(c) {
+			taken = append(taken, c)
+			delete(p.all, c)
+		} else {
+			kept = append(kept, c)
+		}
+	}
+	clear(p.idle[len(kept):])
+	p.idle = kept
+	p.open -= len(taken)
+	p.stats.Closed += uint64(len(taken))
+	return taken
+}
+
+func (p *pool) raiseFloor(floor directory.Epoch) {
+	p.mu.Lock()
+	p.floor = max(p.floor, floor)
+	p.mu.Unlock()
+}
+
+func closeAll(conns []*Conn) {
+	for _, c := range conns {
+		c.close()
+	}
+}

@@ -1,0 +1,251 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/shardyard/shardyard/directory"
+)
+
+// Identity is what a pool is for on a shard. Database and user are as the client gave them.
+type Identity struct{ Database, User string }
+
+type poolKey struct {
+	shard directory.ShardID
+	id    Identity
+}
+
+// Pools holds all server connections of a router. It is safe for concurrent use.
+type Pools struct {
+	cfg          Config
+	cleanContext func() (context.Context, context.CancelFunc) // of one clean-up; ends with Close
+	closing      chan struct{}
+
+	mu    sync.RWMutex
+	pools map[poolKey]*pool
+
+	down       atomic.Bool
+	tasks      sync.WaitGroup // Invariant: grows only under taskMu while down is false
+	taskMu     sync.Mutex
+	sweepEvery time.Duration
+}
+
+// New returns Pools without any connection. Close must be called; that ctx ends changes nothing.
+func New(ctx context.Context, cfg Config) (*Pools, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("configure pools: %w", err)
+	}
+	p := &Pools{cfg: cfg, pools: make(map[poolKey]*pool), closing: make(chan struct{})}
+	ctx = context.WithoutCancel(ctx)
+	p.cleanContext = func() (context.Context, context.CancelFunc) { return p.untilClosing(ctx) }
+	p.sweepEvery = max(min(cfg.IdleTimeout, cfg.MaxLifetime, time.Minute)/4, time.Millisecond)
+	p.goroutine(p.sweepLoop)
+	return p, nil
+}
+
+func (p *Pools) untilClosing(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.CleanTimeout)
+	stopped := make(chan struct{})
+	go func() { // ends when the clean-up does
+		select {
+		case <-p.closing:
+			cancel()
+		case <-stopped:
+		}
+	}()
+	return ctx, func() { close(stopped); cancel() }
+}
+
+// Acquire returns a connection to the shard's primary for the identity, waiting in the order of arrival if all are in
+// use. epoch is that of the map that the statement was planned under.
+//
+// Errors: *FloorError (57P03) if the shard wants a newer map; 53300 if none became free in time; 57014 if ctx ended;
+// 08006 if the shard cannot be reached; else what the server said. The connection must be given back by Release.
+func (p *Pools) Acquire(ctx context.Context, shard directory.Shard, id Identity, epoch directory.Epoch) (*Conn, error) {
+	return p.AcquireWith(ctx, shard, id, epoch, nil)
+}
+
+// AcquireWith is Acquire that prefers a connection which has the settings wanted. It does not apply them: see
+// Conn.ApplySettings.
+func (p *Pools) AcquireWith(
+	ctx context.Context, shard directory.Shard, id Identity, epoch directory.Epoch, want *Settings,
+) (*Conn, error) {
+	for {
+		if p.closed() {
+			return nil, ErrClosed
+		}
+		c, retry, err := p.pool(poolKey{shard.ID, id}).acquire(ctx, shard, epoch, want)
+		if !retry {
+			return c, err
+		}
+	}
+}
+
+// Release takes back a connection. The caller has read every answer up to the last ReadyForQuery; a connection of
+// which that is not true, or that is broken, is closed. One in a transaction is rolled back, one that is dirty is cleaned by
+// DISCARD ALL, both in the background. c must not be used any more.
+func (p *Pools) Release(c *Conn) {
+	c.pool.release(c)
+}
+
+// Reconnect lets no connection to the shard be used for another session: idle ones are closed now, the others when they
+// are released.
+func (p *Pools) Reconnect(shard directory.ShardID) {
+	p.each(shard, func(pool *pool) {
+		pool.mu.Lock()
+		idle := pool.retire()
+		pool.mu.Unlock()
+		closeAll(idle)
+	})
+}
+
+// TerminateAll closes every connection to the shard, those in use too: their holders get 08006.
+func (p *Pools) TerminateAll(shard directory.ShardID) {
+	p.each(shard, func(pool *pool) {
+		pool.mu.Lock()
+		idle := pool.retire()
+		for c := range pool.all {
+			_ = c.net.Close()
+		}
+		pool.mu.Unlock()
+		closeAll(idle)
+	})
+}
+
+// Service opens a connection as the service role, outside of the pools. The caller closes it.
+func (p *Pools) Service(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {
+	if p.closed() {
+		return nil, ErrClosed
+	}
+	config, err := p.cfg.connectConfig(shard.Primary, Identity{Database: database, User: p.cfg.ServiceUser})
+	if err != nil {
+		return nil, fmt.Errorf("connect to shard %s: %w", shard.ID, err)
+	}
+	config.MaxProtocolMessageBodyLen = 0
+	within, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(within, config)
+	if err != nil {
+		return nil, connectFailed(ctx, shard.ID, err)
+	}
+	return conn, nil
+}
+
+// Close closes what is idle, wakes those who wait with ErrClosed, and returns when all clean-up has ended. Connections
+// in use are closed as they are released.
+func (p *Pools) Close() {
+	p.taskMu.Lock()
+	if p.down.Swap(true) {
+		p.taskMu.Unlock()
+		p.tasks.Wait()
+		return
+	}
+	p.taskMu.Unlock()
+	close(p.closing)
+	for _, pool := range p.list("") {
+		pool.mu.Lock()
+		idle := pool.retire()
+		for w := pool.waiting.pop(); w != nil; w = pool.waiting.pop() {
+			close(w.ready)
+		}
+		pool.mu.Unlock()
+		closeAll(idle)
+	}
+	p.tasks.Wait()
+}
+
+func (p *Pools) closed() bool { return p.down.Load() }
+
+// goroutine runs a task that Close waits for; false: Close has begun.
+func (p *Pools) goroutine(task func()) bool {
+	p.taskMu.Lock()
+	defer p.taskMu.Unlock()
+	if p.down.Load() {
+		return false
+	}
+	p.tasks.Go(task)
+	return true
+}
+
+func (p *Pools) pool(key poolKey) *pool {
+	p.mu.RLock()
+	found := p.pools[key]
+	p.mu.RUnlock()
+	if found != nil {
+		return found
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if found := p.pools[key]; found != nil {
+		return found
+	}
+	created := &pool{owner: p, key: key, all: make(map[*Conn]struct{}), lastUsed: time.Now()}
+	p.pools[key] = created
+	return created
+}
+
+func (p *Pools) each(shard directory.ShardID, do func(*pool)) {
+	for _, pool := range p.list(shard) {
+		do(pool)
+	}
+}
+
+// list returns the pools of a shard, of all if it is "".
+func (p *Pools) list(shard directory.ShardID) []*pool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	list := make([]*pool, 0, len(p.pools))
+	for key, pool := range p.pools {
+		if shard == "" || key.shard == shard {
+			list = append(list, pool)
+		}
+	}
+	return list
+}
+
+func (p *Pools) sweepLoop() {
+	ticker := time.NewTicker(p.sweepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-p.closing:
+			return
+		case now := <-ticker.C:
+			p.sweep(now)
+		}
+	}
+}
+
+// sweep closes idle connections that are old, unused or dead, and forgets pools that nobody has used for long, so that
+// the table does not grow with every user that ever came.
+func (p *Pools) sweep(now time.Time) {
+	for _, pool := range p.list("") {
+		pool.mu.Lock()
+		old := pool.takeIdle(func(c *Conn) bool {
+			return now.After(c.expires) || now.Sub(c.lastUsed) > p.cfg.IdleTimeout || !c.alive()
+		})
+		unused := pool.open == 0 && pool.waiting.length == 0 && now.Sub(pool.lastUsed) > p.cfg.IdleTimeout
+		pool.mu.Unlock()
+		closeAll(old)
+		if unused {
+			p.remove(pool)
+		}
+	}
+}
+
+func (p *Pools) remove(pool *pool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pool.mu.Lock()
+	defer pool.mu.Unlock()
+	if pool.open == 0 && pool.waiting.length == 0 {
+		pool.removed = true
+		delete(p.pools, pool.key)
+	}
+}

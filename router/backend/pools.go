@@ -24,7 +24,8 @@ type poolKey struct {
 type Pools struct {
 	cfg          Config
 	cleanContext func() (context.Context, context.CancelFunc) // of one clean-up; ends with Close
-	closing      chan struct{}
+	stop         context.CancelFunc
+	closing      <-chan struct{} // closed by Close
 
 	mu    sync.RWMutex
 	pools map[poolKey]*pool
@@ -41,25 +42,14 @@ func New(ctx context.Context, cfg Config) (*Pools, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("configure pools: %w", err)
 	}
-	p := &Pools{cfg: cfg, pools: make(map[poolKey]*pool), closing: make(chan struct{})}
-	ctx = context.WithoutCancel(ctx)
-	p.cleanContext = func() (context.Context, context.CancelFunc) { return p.untilClosing(ctx) }
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	p := &Pools{cfg: cfg, pools: make(map[poolKey]*pool), stop: stop, closing: background.Done()}
+	p.cleanContext = func() (context.Context, context.CancelFunc) {
+		return context.WithTimeout(background, cfg.CleanTimeout)
+	}
 	p.sweepEvery = max(min(cfg.IdleTimeout, cfg.MaxLifetime, time.Minute)/4, time.Millisecond)
 	p.goroutine(p.sweepLoop)
 	return p, nil
-}
-
-func (p *Pools) untilClosing(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.CleanTimeout)
-	stopped := make(chan struct{})
-	go func() { // ends when the clean-up does
-		select {
-		case <-p.closing:
-			cancel()
-		case <-stopped:
-		}
-	}()
-	return ctx, func() { close(stopped); cancel() }
 }
 
 // Acquire returns a connection to the shard's primary for the identity, waiting in the order of arrival if all are in
@@ -147,7 +137,7 @@ func (p *Pools) Close() {
 		return
 	}
 	p.taskMu.Unlock()
-	close(p.closing)
+	p.stop()
 	for _, pool := range p.list("") {
 		pool.mu.Lock()
 		idle := pool.retire()

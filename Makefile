@@ -1,0 +1,67 @@
+# Shardyard's tasks. `make help` lists them; README.md says more.
+#
+#   PG_BIN=/folder     the PostgreSQL binaries that the development cluster uses, in tests too
+#   ONCE=1             make demo ends after the tour
+#   RUN=pattern        make test and make bench run only what matches
+#   FUZZTIME=10m       time of each fuzz target
+
+GO ?= go
+LISTEN ?= 127.0.0.1:6432
+FUZZTIME ?= 10m
+
+# Postgres's own grammar is C code.
+export CGO_ENABLED = 1
+ifdef PG_BIN
+export PG_BIN
+endif
+
+# Packages without goroutines of their own. All others are tested under the race detector.
+PLAIN = ./directory ./planner/... ./rebalance ./router/merge ./router/pgerr ./router/wire
+TEST_FLAGS = -timeout 9m $(if $(RUN),-run '$(RUN)')
+
+.PHONY: help
+help: ## list the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/shardyard
+	@test -e bin/shardyard || echo "Building bin/shardyard. The first build takes some minutes: PostgreSQL's grammar is compiled."
+	$(GO) build -buildvcs=false -o bin/shardyard ./cmd/shardyard
+
+.PHONY: demo
+demo: build ## start a cluster of three shards with a sample shop, and show it (ONCE=1: and end)
+	bin/shardyard dev --shards 3 --replicas 1 --listen $(LISTEN) --sample $(if $(ONCE),--once)
+
+.PHONY: test
+test: build ## run all tests, against real servers
+	$(GO) test $(TEST_FLAGS) $(PLAIN)
+	$(GO) test $(TEST_FLAGS) -race $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PLAIN))")
+
+.PHONY: lint
+lint: bin/golangci-lint ## check the rules of the house: imports, lengths, names, errors
+	$(GO) -C internal/lint test ./...
+	$(GO) -C internal/lint run ./house $(CURDIR)
+	bin/golangci-lint run ./...
+
+# Built from a module of its own, so that its dependencies are not ours.
+bin/golangci-lint: internal/lint/go.mod internal/lint/go.sum
+	@echo "Building golangci-lint. The first build takes some minutes."
+	$(GO) -C internal/lint build -buildvcs=false -o $(CURDIR)/$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME each
+	@set -e; for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+.PHONY: bench
+bench: build ## compare direct, PgBouncer and Shardyard with pgbench; writes docs/performance.md
+	$(GO) run ./internal/bench $(BENCH_FLAGS)
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

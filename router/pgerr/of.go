@@ -53,10 +53,13 @@ func ofServer(server *pgconn.PgError, err error) *Error {
 	}
 }
 
-// ofState takes the fields of the error that names its SQLSTATE. The message is the whole chain's, so that what
-// wrapped it is not lost.
+// ofState takes the fields of the error that names its SQLSTATE; its own message, not that of what wrapped it on the
+// way, is what was written for the client.
 func ofState(state interface{ SQLState() string }, err error) *Error {
 	e := &Error{Severity: SeverityError, Code: state.SQLState(), Message: err.Error(), cause: err}
+	if inner, ok := state.(error); ok {
+		e.Message = inner.Error()
+	}
 	if len(e.Code) != 5 {
 		e.Code = InternalError
 	}

@@ -74,11 +74,13 @@ type ShardTable struct {
 	Key           []Column
 	SubMethod     Method // "" or MethodHash
 	SubKey        []Column
-	Partitions    int // HASH: number of partitions; 0 when not given
-	Subpartitions int // number of subpartitions of each partition; 0 when not given
-	Defs          []PartitionDef
-	Colocate      *Name // COLOCATE WITH
-	UniqueLocal   bool  // UNIQUE LOCAL
+	Partitions    int // number of partitions: PARTITIONS n or the length of Defs; 0 when neither is given
+	Subpartitions int // of each partition: SUBPARTITIONS n or those named; 0 when neither is given
+	// Defs are the partitions as defined, in order: always for RANGE and LIST,
+	// optional for HASH (names and placements only), nil with Colocate.
+	Defs        []PartitionDef
+	Colocate    *Name // COLOCATE WITH
+	UniqueLocal bool  // UNIQUE LOCAL
 }
 
 // PinTable is SHARD TABLE t ON shard.
@@ -111,8 +113,10 @@ type DirectoryTable struct {
 	UniqueLocal bool
 }
 
-// AlterShardTable is ALTER SHARD TABLE t …: either a new placement of one
-// partition (Into is nil) or REORGANIZE PARTITION … INTO.
+// AlterShardTable is ALTER SHARD TABLE t …: either PARTITION p PLACEMENT
+// POLICY = shard (a move; Into is nil) or REORGANIZE PARTITION p, … INTO (…)
+// (a split or a merge). The method of the table is not known here: Into may
+// hold RANGE bounds and LIST values, each as many as the user wrote.
 type AlterShardTable struct {
 	Table             Name
 	Partitions        []Column // the partitions named, one for a placement
@@ -150,16 +154,3 @@ func (*ShardFunction) statement()   {}
 func (*ShowShards) statement()      {}
 func (*ShowTables) statement()      {}
 func (*ShowPartitions) statement()  {}
-
-// Error is a refusal as a client sees it.
-type Error struct {
-	Code     string // SQLSTATE: 42601, 0A000, 42701…
-	Message  string
-	Hint     string
-	Position int // 1-based character in the text given to Parse; 0 when there is none
-}
-
-func (e *Error) Error() string { return e.Message }
-
-// SQLState returns the SQLSTATE.
-func (e *Error) SQLState() string { return e.Code }

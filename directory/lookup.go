@@ -242,19 +242,27 @@ func (x *groupIndex) lastRangeFrom(key []Value) int {
 }
 
 func (x *groupIndex) locateList(key []Value) *cell {
-	if at, ok := x.list[KeyHash(key)]; ok {
-		for at >= 0 {
-			entry := &x.entries[at]
-			if compareTuples(entry.tuple, key) == 0 {
-				return &x.cells[entry.cell]
-			}
-			at = entry.next
-		}
+	at, ok := x.listed(key)
+	if !ok {
+		at = x.defaultCell
 	}
-	if x.defaultCell < 0 {
+	if at < 0 {
 		return nil
 	}
-	return &x.cells[x.defaultCell]
+	return &x.cells[at]
+}
+
+// listed gives the cell that lists the key.
+func (x *groupIndex) listed(key []Value) (int, bool) {
+	at, ok := x.list[KeyHash(key)]
+	for ok && at >= 0 {
+		entry := &x.entries[at]
+		if compareTuples(entry.tuple, key) == 0 {
+			return int(entry.cell), true
+		}
+		at = entry.next
+	}
+	return 0, false
 }
 
 // compareBounds orders the bounds of RANGE partitions, lexicographically: the

@@ -81,9 +81,9 @@ func checkDef(statement *ShardTable, def *PartitionDef) *Error {
 	columns := len(statement.Key)
 	switch statement.Method {
 	case MethodHash:
-		if def.LessThan != nil || def.In != nil || def.Default {
-			return fail("Partitions of HASH take a name and a PLACEMENT POLICY.", "partition \"%s\" of HASH has values", def.Name)
-		}
+		err := fail("Write PARTITIONS n. The partitions are dealt out to the shards in turn.", "the partitions of HASH cannot be defined one by one")
+		err.Code = codeUnsupported
+		return err
 	case MethodRange:
 		if def.LessThan == nil {
 			return fail("Write PARTITION name VALUES LESS THAN (…).", "partition \"%s\" of RANGE has no upper bound", def.Name)

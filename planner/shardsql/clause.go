@@ -221,6 +221,9 @@ func (c *clause) bounds() *Error {
 			if err != nil {
 				return err
 			}
+			if !c.isPunct(i-1, '(') && !c.isPunct(i-1, ',') && !c.isPunct(i-1, '-') && !c.isPunct(i-1, '+') {
+				return c.syntaxError(i, "") // MySQL would join 'a' 'b'
+			}
 			c.emit(i, text)
 		}
 	}

@@ -76,8 +76,8 @@ type ShardTable struct {
 	SubKey        []Column
 	Partitions    int // number of partitions: PARTITIONS n or the length of Defs; 0 when neither is given
 	Subpartitions int // of each partition: SUBPARTITIONS n or those named; 0 when neither is given
-	// Defs are the partitions as defined, in order: always for RANGE and LIST,
-	// optional for HASH (names and placements only), nil with Colocate.
+	// Defs are the partitions of RANGE and LIST, in order, and as many as
+	// Partitions says. Nil for HASH, and with Colocate.
 	Defs        []PartitionDef
 	Colocate    *Name // COLOCATE WITH
 	UniqueLocal bool  // UNIQUE LOCAL

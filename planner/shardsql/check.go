@@ -4,12 +4,7 @@ import (
 	"fmt"
 	"math/big"
 	"strings"
-
-	"github.com/shardyard/shardyard/planner/lexer"
 )
-
-// stringText returns the value of a plain string constant.
-func stringText(text string) string { return lexer.StringText(text) }
 
 // numberText returns a number in plain decimal notation: the input functions of
 // servers before 16 know neither 0x1F nor 1_000.

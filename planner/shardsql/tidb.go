@@ -10,6 +10,8 @@ import (
 	"github.com/pingcap/tidb/pkg/parser/mysql"
 	"github.com/pingcap/tidb/pkg/parser/opcode"
 	driver "github.com/pingcap/tidb/pkg/parser/test_driver"
+
+	"github.com/shardyard/shardyard/planner/lexer"
 )
 
 // parse reads the partition clause of a SHARD TABLE statement whose method, key
@@ -358,7 +360,7 @@ func (c *clause) unmarkLiteral(placeholder string) (Literal, *Error) {
 	literal := Literal{Position: c.positionOf(i)}
 	switch letter {
 	case markString:
-		literal.Kind, literal.Text = LiteralString, stringText(c.text(i))
+		literal.Kind, literal.Text = LiteralString, lexer.StringText(c.text(i))
 	case markNumber:
 		literal.Kind, literal.Text = LiteralNumber, numberText(c.text(i))
 	case markBool:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -50,3 +51,6 @@ func (d directoryFlags) withStore(cmd *cobra.Command, run func(ctx context.Conte
 	}()
 	return run(ctx, store)
 }
+
+// isNotFound tells that there is no cluster in the directory yet.
+func isNotFound(err error) bool { return errors.Is(err, etcd.ErrNotFound) }

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shardyard/shardyard/directory/etcd"
+	"github.com/shardyard/shardyard/internal/node"
+	"github.com/shardyard/shardyard/router"
+	"github.com/shardyard/shardyard/router/backend"
+)
+
+func newServeCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run a router against given shards and an external etcd",
+		Long: `Run a router. The shards are those that "shardyard shard add" registered in etcd.
+Each flag can also be given in a YAML file or as an environment variable: SHARDYARD_ and
+the key in capitals, e.g. SHARDYARD_POOL_SIZE. SIGTERM drains: clients may end their transactions.`,
+		Example: `  shardyard serve --config shardyard.yaml
+  SHARDYARD_SERVICE_PASSWORD=secret shardyard serve --listen 0.0.0.0:6432 --etcd-endpoints etcd1:2379,etcd2:2379`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := loadConfig(cmd.Flags(), os.Environ())
+			if err != nil {
+				return fmt.Errorf("configuration:\n%w", err)
+			}
+			return serve(cmd.Context(), c)
+		},
+	}
+	addServeFlags(cmd.Flags())
+	return cmd
+}
+
+// drainTimeout bounds how long open transactions may go on after SIGTERM.
+const drainTimeout = 30 * time.Second
+
+func serve(ctx context.Context, c config) error {
+	log := c.Log.logger()
+	running, err := node.Start(ctx, c.node())
+	if err != nil {
+		return err
+	}
+	log.InfoContext(ctx, "accepting connections", "address", running.Addr())
+	var failure error
+	select {
+	case <-ctx.Done():
+		log.InfoContext(ctx, "draining")
+	case failure = <-running.Failed():
+	}
+	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	if err := running.Close(stopCtx); failure == nil && err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	return failure
+}
+
+// node translates the keys of the configuration into what the packages take.
+func (c config) node() node.Config {
+	return node.Config{
+		Router: router.Config{Name: c.Name, Listen: c.Listen, Auth: c.Auth.rules(), MaxClients: c.MaxClients},
+		Pools: backend.Config{
+			ServiceUser: c.Service.User, Passwords: c.passwords(), PoolSize: c.Pool.Size,
+			AcquireTimeout: c.Pool.AcquireTimeout, ConnectTimeout: c.Pool.ConnectTimeout,
+			IdleTimeout: c.Pool.IdleTimeout, MaxLifetime: c.Pool.MaxLifetime,
+		},
+		Directory:    etcd.Config{Endpoints: c.Etcd.Endpoints, Prefix: c.Etcd.Prefix, LeaseTTL: c.Etcd.LeaseTTL},
+		SnapshotFile: c.SnapshotFile,
+		Log:          c.Log.logger(),
+	}
+}
+
+func (c config) passwords() map[string]string {
+	passwords := make(map[string]string, len(c.Users)+1)
+	for role, password := range c.Users {
+		passwords[role] = password
+	}
+	if c.Service.Password != "" {
+		passwords[c.Service.User] = c.Service.Password
+	}
+	return passwords
+}
+
+// rules turns the two settings into rules of which the first that matches counts.
+func (a authConfig) rules() []router.AuthRule {
+	var rules []router.AuthRule
+	if a.TrustLoopback {
+		loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+		rules = append(rules, router.AuthRule{Networks: loopback, Method: router.Trust})
+	}
+	return append(rules, router.AuthRule{Method: router.AuthMethod(a.Method)})
+}

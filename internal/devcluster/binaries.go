@@ -59,8 +59,8 @@ type Search struct {
 // place outside cmd that reads the environment, because tests have no command line of their own to name a folder on.
 func SystemSearch() Search {
 	return Search{
-		Bin:  os.Getenv("PG_BIN"),
-		Path: os.Getenv("PATH"),
+		Bin:  os.Getenv("PG_BIN"), //nolint:forbidigo // see above
+		Path: os.Getenv("PATH"),   //nolint:forbidigo // see above
 		Folders: []string{
 			"/usr/lib/postgresql/*/bin",
 			"/usr/pgsql-*/bin",
@@ -90,15 +90,11 @@ func FindBinaries(ctx context.Context, search Search, log *slog.Logger) (Binarie
 	if !search.Install {
 		return Binaries{}, fmt.Errorf("find PostgreSQL: %w: install them or name their folder in PG_BIN", ErrNoBinaries)
 	}
-	dir, err := install(ctx, search, log)
+	found, err := installOnce(ctx, search, log)
 	if err != nil {
 		return Binaries{}, fmt.Errorf("install PostgreSQL: %w", err)
 	}
-	found, err := inspect(ctx, dir)
-	if err != nil {
-		return Binaries{}, fmt.Errorf("use the installed PostgreSQL in %s: %w", dir, err)
-	}
-	log.Info("postgres installed", "folder", found.Dir, "version", found.Version)
+	log.Info("postgres found after installation", "folder", found.Dir, "version", found.Version)
 	return found, nil
 }
 

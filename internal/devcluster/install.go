@@ -16,6 +16,35 @@ import (
 	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
 )
 
+// installOnce installs PostgreSQL, one process of this machine at a time: tests of several packages may all find that
+// there is none.
+func installOnce(ctx context.Context, search Search, log *slog.Logger) (found Binaries, err error) {
+	if search.CacheDir == "" {
+		if search.CacheDir, err = defaultCacheDir(); err != nil {
+			return Binaries{}, err
+		}
+	}
+	if err := os.MkdirAll(search.CacheDir, 0o755); err != nil {
+		return Binaries{}, fmt.Errorf("make download folder: %w", err)
+	}
+	lock, err := lockPath(ctx, filepath.Join(search.CacheDir, lockFile))
+	if err != nil {
+		return Binaries{}, err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	if found, ok := lookFor(ctx, search); ok {
+		return found, nil // somebody else has installed it meanwhile
+	}
+	dir, err := install(ctx, search, log)
+	if err != nil {
+		return Binaries{}, err
+	}
+	if found, err = inspect(ctx, dir); err != nil {
+		return Binaries{}, fmt.Errorf("use what was installed in %s: %w", dir, err)
+	}
+	return found, nil
+}
+
 // install installs PostgreSQL and returns the folder of its binaries.
 func install(ctx context.Context, search Search, log *slog.Logger) (string, error) {
 	if os.Geteuid() == 0 && runtime.GOOS == "linux" {
@@ -23,7 +52,7 @@ func install(ctx context.Context, search Search, log *slog.Logger) (string, erro
 			return installByApt(ctx, log)
 		}
 	}
-	return installByDownload(search, log)
+	return installByDownload(search.CacheDir, log)
 }
 
 // noMainCluster keeps Debian's package from creating and starting a cluster of its own.
@@ -58,22 +87,13 @@ func installByApt(ctx context.Context, log *slog.Logger) (string, error) {
 // installByDownload lets embedded-postgres fetch its binaries. The library has no call for that alone, so it is asked
 // to start a server on a scratch directory. As root, or where a library is missing, that start fails after the
 // download; what counts is whether the binaries have arrived.
-func installByDownload(search Search, log *slog.Logger) (dir string, err error) {
-	cache := search.CacheDir
-	if cache == "" {
-		if cache, err = defaultCacheDir(); err != nil {
-			return "", err
-		}
-	}
+func installByDownload(cache string, log *slog.Logger) (dir string, err error) {
 	installed := filepath.Join(cache, "installed")
 	bin := filepath.Join(installed, "bin")
 	if _, err := os.Stat(filepath.Join(bin, "postgres")); err == nil {
 		return bin, nil
 	}
 	log.Info("no postgres server found, downloading one", "folder", cache)
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", fmt.Errorf("make download folder: %w", err)
-	}
 	scratch, err := os.MkdirTemp("", "shardyard-download-")
 	if err != nil {
 		return "", fmt.Errorf("make scratch folder: %w", err)

@@ -105,23 +105,33 @@ func (l *layout) fits(cfg Config, binaries Binaries) error {
 
 // lockDir locks a data directory, waiting for the supervisor of an owner that died to stop its servers.
 func lockDir(ctx context.Context, dir string) (*os.File, error) {
-	file, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock data directory: %w", err)
-	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
+	lock, err := lockPath(ctx, filepath.Join(dir, lockFile))
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory %s, in which another process may run servers: %w", dir, err)
+	}
+	return lock, nil
+}
+
+// lockPath makes a file and locks it, waiting for it as long as ctx lasts. The lock is held until the file, and every
+// copy of its descriptor in another process, is closed.
+func lockPath(ctx context.Context, name string) (*os.File, error) {
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
 	for {
 		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			return file, nil
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock data directory %s: %w", dir, errors.Join(err, file.Close()))
+			return nil, fmt.Errorf("lock %s: %w", name, errors.Join(err, file.Close()))
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("lock data directory %s: another process runs servers in it: %w", dir, errors.Join(ctx.Err(), file.Close()))
+			return nil, fmt.Errorf("lock %s: somebody holds it: %w", name, errors.Join(ctx.Err(), file.Close()))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

@@ -14,11 +14,12 @@ import (
 
 // prepareShard makes the databases that are missing and, on a new shard, burns OIDs if asked to.
 func (c *Cluster) prepareShard(ctx context.Context, index int, primary *server, fresh bool) error {
-	if len(c.cfg.Databases) == 0 && !(fresh && c.cfg.BurnOIDs) {
+	burn := fresh && c.cfg.BurnOIDs
+	if len(c.cfg.Databases) == 0 && !burn {
 		return nil
 	}
 	return primary.withSuperuser(ctx, func(conn *pgx.Conn) error {
-		if fresh && c.cfg.BurnOIDs {
+		if burn {
 			if err := burnOIDs(ctx, conn, index); err != nil {
 				return err
 			}

@@ -131,7 +131,7 @@ func decodeBackend(t *testing.T, body []byte) {
 		if err := theirs.Decode(body); err != nil || !reflect.DeepEqual(normal(theirs.Values), normal(values)) {
 			t.Fatalf("row: %q, pgproto3 %q %v", values, theirs.Values, err)
 		}
-		for hidden := range len(values) + 1 {
+		for hidden := range min(len(values), 20) + 1 {
 			trimmed, err := AppendDataRowTrimmed(nil, body, hidden)
 			if err != nil || !bytes.Equal(trimmed, AppendDataRow(nil, values[:len(values)-hidden])) {
 				t.Fatalf("hide %d of %d columns: %v", hidden, len(values), err)

@@ -79,11 +79,20 @@ func (m *Map) edit(what string, change func(*draft) error) (*Map, error) {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	next := d.Map
+	next.Groups, next.Tables, next.Moves = nilIfEmpty(next.Groups), nilIfEmpty(next.Tables), nilIfEmpty(next.Moves)
 	if err := Check(&next); err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	next.buildIndex(func(id GroupID) bool { return !d.touched[id] })
 	return &next, nil
+}
+
+// nilIfEmpty keeps equal maps deeply equal.
+func nilIfEmpty[T any](s []T) []T {
+	if len(s) == 0 {
+		return nil
+	}
+	return s
 }
 
 // table gives the draft's own entry of a table, to be written to.

@@ -1,6 +1,7 @@
 package directory_test
 
 import (
+	"encoding/binary"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -184,4 +185,48 @@ var hostile = []string{
 	`\`, `\x1`, `\x1 2`, `\400`, `\00`, `\xzz`, "o", "tru e", "truee", "yess", "offf", "2", "Infinit", "-nan", "+nan", "infinity ", " -Infinity",
 	"+infinity", "0_0", "00", "1\v", "\f1", "-9223372036854775808", "１", "2024-01-02 10:00:00.", "2024-01-02 10:00:00.5.5", "2024-01-02  10:00:00",
 	"12024-01-02", "2024-1-2 1:2:3", "20240102", "2024-01-02 10:00:00utc", "2024-01-02 100000", "2024-001", "-2024-01-02", "J2451545",
+}
+
+// randomWire gives bytes that are mostly near the binary form of a type.
+func randomWire(r *rand.Rand, t directory.KeyType, n int) []byte {
+	length := map[directory.KeyType]int{
+		directory.Int2: 2, directory.Int4: 4, directory.Int8: 8, directory.UUID: 16, directory.Date: 4,
+		directory.Timestamp: 8, directory.Timestamptz: 8, directory.Bool: 1,
+	}[t]
+	switch {
+	case t == directory.Numeric:
+		return randomNumericWire(r)
+	case length == 0:
+		length = r.IntN(6)
+	case n%5 == 0:
+		length = max(0, length+r.IntN(3)-1)
+	}
+	wire := make([]byte, length)
+	for i := range wire {
+		wire[i] = byte(r.Uint32())
+		if length < 6 && t.Family() == directory.FamilyText && r.IntN(2) == 0 {
+			wire[i] &= 0x7f
+		}
+	}
+	return wire
+}
+
+func randomNumericWire(r *rand.Rand) []byte {
+	count := r.IntN(6)
+	signs := []uint16{0, 0, 0, 0x4000, 0x4000, 0xC000, 0xD000, 0xF000, 1}
+	words := []uint16{uint16(count), uint16(r.IntN(8) - 4), signs[r.IntN(len(signs))], uint16(r.IntN(20))}
+	for range count {
+		words = append(words, uint16(r.IntN(10_000)))
+		if r.IntN(3) == 0 {
+			words[len(words)-1] = 0
+		}
+	}
+	if r.IntN(8) == 0 {
+		words[r.IntN(len(words))] = uint16(r.Uint32())
+	}
+	var wire []byte
+	for _, w := range words {
+		wire = binary.BigEndian.AppendUint16(wire, w)
+	}
+	return wire
 }

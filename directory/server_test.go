@@ -34,6 +34,16 @@ func (s server) exec(t *testing.T, sql string, args ...any) {
 	}
 }
 
+// queryEach is query that must give n rows.
+func queryEach[T any](t *testing.T, s server, n int, scan pgx.RowToFunc[T], sql string, args ...any) []T {
+	t.Helper()
+	all := query(t, s, scan, sql, args...)
+	if len(all) != n {
+		t.Fatalf("%s: %d rows, want %d", sql, len(all), n)
+	}
+	return all
+}
+
 // query collects the rows of a query whose columns are what scan takes.
 func query[T any](t *testing.T, s server, scan pgx.RowToFunc[T], sql string, args ...any) []T {
 	t.Helper()
@@ -65,6 +75,7 @@ func TestServer(t *testing.T) {
 			t.Run("values", func(t *testing.T) { s.compareValues(t, typ) })
 			t.Run("order", func(t *testing.T) { s.compareOrder(t, typ) })
 			t.Run("input", func(t *testing.T) { s.compareInput(t, typ) })
+			t.Run("binary", func(t *testing.T) { s.compareBinary(t, typ) })
 		})
 	}
 	t.Run("keys", s.compareKeys)
@@ -84,7 +95,7 @@ func (s server) compareValues(t *testing.T, typ directory.KeyType) {
 		Text string
 		Wire []byte
 	}
-	rows := query(t, s, pgx.RowToStructByPos[row], fmt.Sprintf(
+	rows := queryEach(t, s, len(texts), pgx.RowToStructByPos[row], fmt.Sprintf(
 		`SELECT hash_record_extended(ROW(v), 8816678312871386365), v::text, %s(v) FROM unnest($1::text[]) WITH ORDINALITY u(x, n), CAST(x AS %s) v ORDER BY n`,
 		sendFunctions[typ], typ), texts)
 	for i, want := range rows {
@@ -130,7 +141,7 @@ func (s server) compareOrder(t *testing.T, typ directory.KeyType) {
 	}
 	sql := fmt.Sprintf(`SELECT CASE WHEN a < b%[2]s THEN -1 WHEN a = b%[2]s THEN 0 ELSE 1 END
 		FROM unnest($1::text[], $2::text[]) WITH ORDINALITY u(x, y, n), CAST(x AS %[1]s) a, CAST(y AS %[1]s) b ORDER BY n`, typ, collation)
-	for i, want := range query(t, s, pgx.RowTo[int], sql, left, right) {
+	for i, want := range queryEach(t, s, len(left), pgx.RowTo[int], sql, left, right) {
 		a, b := mustParse(t, typ, left[i]), mustParse(t, typ, right[i])
 		if got := directory.Compare(a, b); got != want || directory.Compare(b, a) != -want {
 			t.Fatalf("compare %q with %q: %d, the server says %d", left[i], right[i], got, want)
@@ -160,7 +171,7 @@ func (s server) compareInput(t *testing.T, typ directory.KeyType) {
 		`SET TimeZone = 'America/St_Johns'; SET DateStyle = 'SQL, YMD'`,
 	} {
 		s.exec(t, settings)
-		for i, wire := range query(t, s, pgx.RowTo[[]byte],
+		for i, wire := range queryEach(t, s, len(texts), pgx.RowTo[[]byte],
 			`SELECT pg_temp.input(x) FROM unnest($1::text[]) WITH ORDINALITY u(x, n) ORDER BY n`, texts) {
 			v, err := directory.ParseText(typ, texts[i])
 			switch {
@@ -184,6 +195,35 @@ func (s server) compareInput(t *testing.T, typ directory.KeyType) {
 	}
 	if certain < 100 || (invalid < 20 && typ.Family() != directory.FamilyText) {
 		t.Fatalf("only %d texts were certain and %d invalid: the test does not bite", certain, invalid)
+	}
+}
+
+// compareBinary compares what ParseBinary says of any bytes with the receive function.
+func (s server) compareBinary(t *testing.T, typ directory.KeyType) {
+	r := newRandom(t)
+	sql := fmt.Sprintf(`SELECT %s($1)`, sendFunctions[typ])
+	var accepted, refused int
+	for n := range 2000 {
+		wire := randomWire(r, typ, n)
+		result := s.conn.PgConn().ExecParams(context.Background(), sql, [][]byte{wire}, []uint32{typ.OID()}, []int16{1}, []int16{1}).Read()
+		v, err := directory.ParseBinary(typ, wire)
+		switch {
+		case err != nil:
+			if refused++; result.Err == nil {
+				t.Fatalf("%x: %v, the server reads it", wire, err)
+			}
+		case result.Err != nil:
+			t.Fatalf("%x: read as %q, the server says %v", wire, v.Text(), result.Err)
+		default:
+			accepted++
+			want, err := directory.ParseBinary(typ, result.Rows[0][0])
+			if err != nil || want.Text() != v.Text() {
+				t.Fatalf("%x: read as %q, the server as %q (%v)", wire, v.Text(), want.Text(), err)
+			}
+		}
+	}
+	if accepted < 100 || refused < 100 && typ != directory.Bytea {
+		t.Fatalf("%d accepted and %d refused: the test does not bite", accepted, refused)
 	}
 }
 
@@ -215,7 +255,7 @@ func (s server) compareKeys(t *testing.T) {
 	for _, row := range rows {
 		s.exec(t, `INSERT INTO keys VALUES ($1, $2::text::int, $3, $4::text::date, $5::text::numeric)`, row...)
 	}
-	hashes := query(t, s, pgx.RowTo[int64], `SELECT `+directory.HashExpression(columns)+` FROM keys ORDER BY n`)
+	hashes := queryEach(t, s, len(keys), pgx.RowTo[int64], `SELECT `+directory.HashExpression(columns)+` FROM keys ORDER BY n`)
 	for n, want := range hashes {
 		if got := directory.KeyHash(keys[n]); got != uint64(want) {
 			t.Fatalf("hash of row %d: %x, the server says %x", n, got, uint64(want))
@@ -304,7 +344,7 @@ func (s server) coerceOne(t *testing.T, column string, from, to directory.KeyTyp
 			INSERT INTO stored VALUES (x::%s) RETURNING %s(v) INTO wire; RETURN wire;
 		EXCEPTION WHEN others THEN RETURN NULL; END $$`, from, sendFunctions[to]))
 	defer s.exec(t, `DROP FUNCTION pg_temp.store(text); DROP TABLE stored`)
-	wires := query(t, s, pgx.RowTo[[]byte], `SELECT pg_temp.store(x) FROM unnest($1::text[]) WITH ORDINALITY u(x, n) ORDER BY n`, texts)
+	wires := queryEach(t, s, len(texts), pgx.RowTo[[]byte], `SELECT pg_temp.store(x) FROM unnest($1::text[]) WITH ORDINALITY u(x, n) ORDER BY n`, texts)
 	certain := 0
 	for i, wire := range wires {
 		v, err := directory.Coerce(mustParse(t, from, texts[i]), to, typmod)
@@ -334,7 +374,7 @@ func (s server) coerceOne(t *testing.T, column string, from, to directory.KeyTyp
 func (s server) compareIdentifiers(t *testing.T) {
 	names := query(t, s, pgx.RowTo[string], `SELECT word FROM pg_get_keywords()`)
 	names = append(names, "a", "A", "a1", "1a", "_", "", `a"b`, "a b", "ä", "a$", "users", "Orders")
-	for i, want := range query(t, s, pgx.RowTo[string], `SELECT quote_ident(x) FROM unnest($1::text[]) WITH ORDINALITY u(x, n) ORDER BY n`, names) {
+	for i, want := range queryEach(t, s, len(names), pgx.RowTo[string], `SELECT quote_ident(x) FROM unnest($1::text[]) WITH ORDINALITY u(x, n) ORDER BY n`, names) {
 		if got := directory.QuoteIdentifier(names[i]); got != want {
 			t.Errorf("quote %q: %s, the server says %s", names[i], got, want)
 		}

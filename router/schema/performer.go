@@ -1,0 +1,197 @@
+package schema
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/directory/etcd"
+	"github.com/shardyard/shardyard/directory/fence"
+	"github.com/shardyard/shardyard/planner/shardsql"
+	"github.com/shardyard/shardyard/router/pgerr"
+)
+
+// Config of a Performer.
+type Config struct {
+	// Store holds the maps.
+	Store *etcd.Store
+	// Fence publishes their changes.
+	Fence *fence.Fence
+	// Dial opens connections of the service role, a superuser, to the shards.
+	Dial fence.Dialer
+	// Router is the name of this router: the owner of the holds that it sets.
+	Router string
+	// LockTimeout bounds each wait for a lock on a table. Defaults to 3s.
+	LockTimeout time.Duration
+	// LockAttempts is how often a table's lock is asked for. Defaults to 3.
+	LockAttempts int
+	// HoldTimeout bounds the wait for the other routers to acknowledge a hold, that is for the statements
+	// in flight. Defaults to 30s.
+	HoldTimeout time.Duration
+	// CleanupTimeout bounds what is done after a failure. Defaults to 10s.
+	CleanupTimeout time.Duration
+	// Log. Defaults to none.
+	Log *slog.Logger
+}
+
+func (c *Config) validate() error {
+	if c.Store == nil || c.Fence == nil || c.Dial == nil || c.Router == "" {
+		return errors.New("schema: a store, a fence, a dialer and a router's name are needed")
+	}
+	for _, d := range []struct {
+		value *time.Duration
+		byDef time.Duration
+	}{{&c.LockTimeout, 3 * time.Second}, {&c.HoldTimeout, 30 * time.Second}, {&c.CleanupTimeout, 10 * time.Second}} {
+		if *d.value == 0 {
+			*d.value = d.byDef
+		}
+		if *d.value < time.Millisecond {
+			return errors.New("schema: timeouts must be positive")
+		}
+	}
+	if c.LockAttempts == 0 {
+		c.LockAttempts = 3
+	}
+	if c.LockAttempts < 0 {
+		return errors.New("schema: lock attempts must be positive")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+// Performer changes what lives where. It is safe for concurrent use; several routers may each have one.
+type Performer struct {
+	config Config
+
+	mu     sync.Mutex
+	active map[string]bool // IDs of the holds that this process is working on
+
+	// step is called with the name of each step before it is taken; an error stops there as a crash would.
+	// Set by tests only.
+	step func(name string) error
+}
+
+// New makes a Performer.
+func New(config Config) (*Performer, error) {
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	return &Performer{config: config, active: make(map[string]bool)}, nil
+}
+
+// Perform runs a sharding statement. It returns when every live router works with the new map. An error
+// means that nothing was changed, except that 08007 (outcome unknown) and a hold that could not be cleared
+// are left to Recover.
+func (p *Performer) Perform(ctx context.Context, r Request) (*Result, error) {
+	switch statement := r.Statement.(type) {
+	case *shardsql.ShowShards, *shardsql.ShowTables, *shardsql.ShowPartitions:
+		m, err := p.config.Store.LoadMap(ctx, r.Database)
+		if errors.Is(err, etcd.ErrNotFound) {
+			m, err = p.emptyMap(ctx, r.Database)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return Show(m, statement, r.SearchPath)
+	case *shardsql.ReferenceTable:
+		return nil, pgerr.Unsupported("reference tables are not supported yet",
+			"Pin the table to one shard (SHARD TABLE … ON shard), or leave it on the home shard.")
+	case *shardsql.DirectoryTable:
+		return nil, pgerr.Unsupported("SHARD TABLE … BY DIRECTORY is not supported yet", "Use BY HASH, RANGE or LIST.")
+	case *shardsql.AlterShardTable:
+		return nil, pgerr.Unsupported("moving and reorganizing partitions is not supported yet",
+			"Choose the placement when the table is sharded.")
+	case *shardsql.ShardFunction:
+		return nil, pgerr.Unsupported("SHARD FUNCTION is not supported yet", "Run the statements of the function from the client.")
+	case *shardsql.ShardTable, *shardsql.PinTable, *shardsql.UnshardTable:
+		if r.InTransaction {
+			return nil, inTransaction(tagOf(statement))
+		}
+		result, err := p.change(ctx, r)
+		return result, withoutPosition(err)
+	}
+	return nil, fmt.Errorf("perform %T: not a sharding statement", r.Statement)
+}
+
+func tagOf(statement shardsql.Statement) string {
+	if _, ok := statement.(*shardsql.UnshardTable); ok {
+		return "UNSHARD TABLE"
+	}
+	return "SHARD TABLE"
+}
+
+func inTransaction(what string) error {
+	return pgerr.Newf("25001", "%s cannot run inside a transaction block", what).
+		WithHint("It commits on several shards and in the partition map; run it on its own.")
+}
+
+// withoutPosition takes the position from the error of a statement of ours: the client does not know its text.
+func withoutPosition(err error) error {
+	var own *pgerr.Error
+	var server *pgconn.PgError
+	if err == nil || errors.As(err, &own) || !errors.As(err, &server) {
+		return err
+	}
+	return pgerr.Of(err).At(0)
+}
+
+// reached is called before each step; see Performer.step.
+func (p *Performer) reached(name string) error {
+	if p.step == nil {
+		return nil
+	}
+	return p.step(name)
+}
+
+func (p *Performer) setActive(id string, active bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if active {
+		p.active[id] = true
+	} else {
+		delete(p.active, id)
+	}
+}
+
+func (p *Performer) isActive(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.active[id]
+}
+
+// dial connects to a shard; name is shown as application_name, by which Recover finds connections.
+func (p *Performer) dial(ctx context.Context, m *directory.Map, id directory.ShardID, name string) (*pgx.Conn, error) {
+	shard, ok := m.Shard(id)
+	if !ok {
+		return nil, fmt.Errorf("connect to shard %s: not in the map", id)
+	}
+	conn, err := p.config.Dial(ctx, *shard, m.Database)
+	if err != nil {
+		return nil, fmt.Errorf("connect to shard %s: %w", id, err)
+	}
+	if _, err := conn.Exec(ctx, "SELECT pg_catalog.set_config('application_name', $1, false)", name); err != nil {
+		p.close(ctx, conn)
+		return nil, fmt.Errorf("set up connection to shard %s: %w", id, err)
+	}
+	return conn, nil
+}
+
+func (p *Performer) close(ctx context.Context, conn *pgx.Conn) {
+	ctx, cancel := p.cleanup(ctx)
+	defer cancel()
+	_ = conn.Close(ctx)
+}
+
+// cleanup is a context for what must be done although ctx may have ended.
+func (p *Performer) cleanup(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), p.config.CleanupTimeout)
+}

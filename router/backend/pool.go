@@ -2,7 +2,9 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -334,7 +336,7 @@ func (c *Conn) clean(ctx context.Context, cancelling <-chan struct{}) error {
 		return fmt.Errorf("connection to shard %s is not usable", c.Shard())
 	}
 	if c.busy { // given back in the middle of a statement: nobody waits for it, so the server need not finish it
-		if err := c.sendCancel(ctx); err != nil {
+		if err := c.abandon(ctx); err != nil {
 			return err
 		}
 		return fmt.Errorf("connection to shard %s was given back in the middle of a statement", c.Shard())
@@ -353,6 +355,32 @@ func (c *Conn) clean(ctx context.Context, cancelling <-chan struct{}) error {
 		return fmt.Errorf("connection to shard %s is still in a transaction", c.Shard())
 	}
 	return nil
+}
+
+// abandon cancels what the server runs, again and again, because a request that arrives before the statement begins is
+// lost, until the server says that it is ready or ends the connection.
+func (c *Conn) abandon(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := c.sendCancel(ctx); err != nil {
+			return err
+		}
+		if err := c.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+			return err
+		}
+		for {
+			frame, err := c.Next()
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			if frame.Type == wire.TypeReady {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("cancel an abandoned statement: %w", context.Cause(ctx))
 }
 
 // discardAll brings the session on the server back to what it was at its start.

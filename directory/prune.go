@@ -147,13 +147,13 @@ func searchCells(n int, found func(int) bool) int {
 // pruneList gives the cells that list a key of the set, and the DEFAULT when a key
 // of the set is not listed.
 func (x *groupIndex) pruneList(keys keySet) []int {
-	marked := make([]bool, len(x.cells))
+	var cells []int
 	unlisted := true
 	if combinations := keys.combinations(); combinations != nil {
 		unlisted = false
 		for _, key := range combinations {
 			if at, ok := x.listed(key); ok {
-				marked[at] = true
+				cells = append(cells, at)
 			} else {
 				unlisted = true
 			}
@@ -161,18 +161,13 @@ func (x *groupIndex) pruneList(keys keySet) []int {
 	} else {
 		for i := range x.entries {
 			if entry := &x.entries[i]; keys.contains(entry.tuple) {
-				marked[entry.cell] = true
+				cells = append(cells, int(entry.cell))
 			}
 		}
 	}
 	if unlisted && x.defaultCell >= 0 {
-		marked[x.defaultCell] = true
+		cells = append(cells, x.defaultCell)
 	}
-	var cells []int
-	for at, is := range marked {
-		if is {
-			cells = append(cells, at)
-		}
-	}
-	return cells
+	slices.Sort(cells)
+	return slices.Compact(cells)
 }

@@ -1,0 +1,373 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner/catalog"
+	"github.com/shardyard/shardyard/router/backend"
+	"github.com/shardyard/shardyard/router/pgerr"
+	"github.com/shardyard/shardyard/router/wire"
+)
+
+// View is what the current statement was planned under.
+type View struct {
+	Map *directory.Map
+	// Catalog is nil where nothing is sharded.
+	Catalog *catalog.Snapshot
+	// Table is the home shard's OID of the one sharded table that the statement is about, or 0.
+	Table uint32
+}
+
+// Executor runs the statements of one session on the shards. It belongs to one goroutine at a time, but
+// for Cancel, which any may call.
+type Executor struct {
+	pools    *backend.Pools
+	out      *Output
+	identity backend.Identity
+
+	view     View
+	settings *backend.Settings // what the session wants on every connection
+	links    []*Link
+	tx       transaction
+	// copyIn waits for the client's COPY data; copyStep is what its server answers afterwards.
+	copyIn   *Link
+	copyStep step
+	// copyNext: the text has another COPY; copyFailed is the error of this one; copyLooked when the server was last listened to.
+	copyNext   bool
+	copyFailed error
+	copyLooked time.Time
+	lost       bool // a connection of the transaction was lost
+	scratch    []byte
+	columns    []wire.Column
+
+	// mu guards running and cancelled, for Cancel.
+	mu        sync.Mutex
+	running   []backend.Canceller
+	cancelled bool
+	stop      context.CancelFunc // ends a wait for a connection
+}
+
+// New returns an executor without any connection.
+func New(pools *backend.Pools, out *Output, identity backend.Identity) *Executor {
+	return &Executor{pools: pools, out: out, identity: identity, tx: transaction{status: wire.TxIdle}}
+}
+
+// SetView says under which map and catalog the next statements run.
+func (x *Executor) SetView(v View) { x.view = v }
+
+// SetSettings says which settings the next statements run under.
+func (x *Executor) SetSettings(s *backend.Settings) { x.settings = s }
+
+// Out is where answers go.
+func (x *Executor) Out() *Output { return x.out }
+
+// Begin a request: what is cancelled from here on is the request's.
+func (x *Executor) StartRequest() {
+	x.mu.Lock()
+	x.cancelled = false
+	x.mu.Unlock()
+}
+
+// EndRequest says that nothing runs on any shard.
+func (x *Executor) EndRequest() {
+	x.mu.Lock()
+	x.running = x.running[:0]
+	x.mu.Unlock()
+}
+
+// track adds a connection to those that Cancel reaches.
+func (x *Executor) track(c *backend.Conn) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.cancelled {
+		return errCancelled()
+	}
+	x.running = append(x.running, c.Canceller())
+	return nil
+}
+
+func errCancelled() error {
+	return pgerr.New(pgerr.QueryCanceled, "canceling statement due to user request")
+}
+
+// Cancel cancels what the request that runs now does on all its connections, and only that.
+func (x *Executor) Cancel(ctx context.Context) error {
+	x.mu.Lock()
+	x.cancelled = true
+	running := append([]backend.Canceller(nil), x.running...)
+	if x.stop != nil {
+		x.stop()
+	}
+	x.mu.Unlock()
+	var failed error
+	for _, c := range running {
+		failed = errors.Join(failed, c.Cancel(ctx))
+	}
+	return failed
+}
+
+// Cancellable returns a context that Cancel ends, for waits of the request that is not on a shard. release must be called.
+func (x *Executor) Cancellable(ctx context.Context) (_ context.Context, release func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	x.mu.Lock()
+	x.stop = cancel
+	if x.cancelled {
+		cancel()
+	}
+	x.mu.Unlock()
+	return ctx, func() {
+		x.mu.Lock()
+		x.stop = nil
+		x.mu.Unlock()
+		cancel()
+	}
+}
+
+// Link is a server connection that the session holds.
+type Link struct {
+	shard directory.ShardID
+	conn  *backend.Conn
+	oids  *catalog.OIDMap // nil for the home shard
+
+	begun     bool   // BEGIN was sent
+	pipelined bool   // extended messages were sent since the last Sync
+	skipping  bool   // the server skips what comes until Sync
+	used      bool   // a statement of the client ran in this transaction: it has its snapshot
+	wrote     bool   // it may have written in this transaction
+	pinned    string // why it stays with the session after the transaction
+	unnamed   uint64 // Statement.ID of the server's unnamed statement, 0: none of the client's
+	home      bool   // it leads to the home shard
+
+	out   []byte // frames to be sent
+	steps []step // answers that are expected
+	rows  rowTranslation
+
+	// saved are the connection's settings at the beginning of the transaction and at each savepoint.
+	saved []*backend.Settings
+}
+
+// Shard is where the link leads to.
+func (l *Link) Shard() directory.ShardID { return l.shard }
+
+func (x *Executor) find(shard directory.ShardID) *Link {
+	for _, l := range x.links {
+		if l.shard == shard {
+			return l
+		}
+	}
+	return nil
+}
+
+// Holds reports whether the session holds a connection to the shard.
+func (x *Executor) Holds(shard directory.ShardID) bool { return x.find(shard) != nil }
+
+// AnyHeld is a shard that the session holds a connection to.
+func (x *Executor) AnyHeld() (directory.ShardID, bool) {
+	for _, l := range x.links {
+		return l.shard, true
+	}
+	return "", false
+}
+
+// Link returns the session's connection to a shard, with the session's settings applied and the
+// transaction begun (the BEGIN goes out with the next write). It acquires one if there is none.
+func (x *Executor) Link(ctx context.Context, shard directory.ShardID) (*Link, error) {
+	if l := x.find(shard); l != nil {
+		if err := x.Focus(ctx, l); err != nil {
+			return nil, err
+		}
+	} else if err := x.DrainAll(ctx); err != nil {
+		return nil, err
+	}
+	return x.linkWithoutFocus(ctx, shard)
+}
+
+// linkWithoutFocus is Link for callers that read the answers of several links themselves.
+func (x *Executor) linkWithoutFocus(ctx context.Context, shard directory.ShardID) (*Link, error) {
+	l := x.find(shard)
+	if l == nil {
+		var err error
+		if l, err = x.acquire(ctx, shard); err != nil {
+			return nil, err
+		}
+		x.links = append(x.links, l)
+	}
+	if err := x.prepareLink(ctx, l); err != nil {
+		if l.conn.Broken() {
+			x.drop(l)
+		} else if !l.begun && !l.pipelined {
+			x.releaseIdle()
+		}
+		return nil, err
+	}
+	return l, nil
+}
+
+func (x *Executor) acquire(ctx context.Context, id directory.ShardID) (*Link, error) {
+	shard, ok := x.view.Map.Shard(id)
+	if !ok {
+		return nil, fmt.Errorf("acquire shard %s: not in the map of epoch %d", id, x.view.Map.Epoch)
+	}
+	ctx, release := x.Cancellable(ctx)
+	defer release()
+	conn, err := x.pools.AcquireWith(ctx, *shard, x.identity, x.view.Map.Epoch, x.settings)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.track(conn); err != nil {
+		x.pools.Release(conn)
+		return nil, err
+	}
+	return &Link{shard: id, conn: conn}, nil
+}
+
+// prepareLink brings the connection to the session's settings and into its transaction.
+func (x *Executor) prepareLink(ctx context.Context, l *Link) error {
+	l.oids, l.home = nil, l.shard == x.view.Map.Home
+	if x.view.Catalog != nil && !l.home {
+		l.oids = x.view.Catalog.TypeMap(l.shard)
+		if l.oids.Identical() {
+			l.oids = nil
+		}
+	}
+	if !l.conn.Settings().Equal(x.settings) {
+		if err := x.applySettings(ctx, l); err != nil {
+			return err
+		}
+	}
+	if x.tx.block && !l.begun {
+		x.enlist(l)
+	}
+	return nil
+}
+
+// applySettings brings a connection to the session's settings, in its own round trip: what follows must
+// not run if it fails.
+func (x *Executor) applySettings(ctx context.Context, l *Link) error {
+	if !l.begun && !l.pipelined {
+		return l.conn.ApplySettings(ctx, x.settings)
+	}
+	if err := x.Drain(ctx, l); err != nil {
+		return err
+	}
+	statements := difference(l.conn.Settings(), x.settings)
+	// Invariant: saved[0] is what the connection goes back to if the transaction is rolled back. A
+	// pipeline's implicit transaction has no BEGIN of ours; its settings are saved here.
+	if len(l.saved) == 0 {
+		l.saved = append(l.saved, l.conn.Settings())
+	}
+	for _, sql := range statements {
+		if err := x.Command(ctx, l, sql); err != nil {
+			return fmt.Errorf("apply settings on shard %s: %w", l.shard, err)
+		}
+	}
+	l.conn.SetSettings(x.settings)
+	return nil
+}
+
+// Command runs a statement of ours on a link and waits for it; its answer is not for the client.
+func (x *Executor) Command(ctx context.Context, l *Link, sql string) error {
+	if l.pipelined && !l.begun {
+		x.queueExtended(l, sql)
+		return x.Drain(ctx, l)
+	}
+	x.queueQuery(l, sql, step{kind: stepQuery, silent: true})
+	return x.run(ctx, l)
+}
+
+// Ask runs a query of ours on a link and returns its rows as text; nil is NULL.
+func (x *Executor) Ask(ctx context.Context, l *Link, sql string) ([][]*string, error) {
+	if err := x.Drain(ctx, l); err != nil {
+		return nil, err
+	}
+	var rows [][]*string
+	if l.pipelined && !l.begun {
+		x.queueExtended(l, sql)
+		l.steps[len(l.steps)-1].collect = &rows
+		return rows, x.Drain(ctx, l)
+	}
+	x.queueQuery(l, sql, step{kind: stepQuery, silent: true, collect: &rows})
+	err := x.run(ctx, l)
+	return rows, err
+}
+
+// drop forgets a link whose connection is lost.
+func (x *Executor) drop(l *Link) {
+	for i, other := range x.links {
+		if other == l {
+			x.links = append(x.links[:i], x.links[i+1:]...)
+			break
+		}
+	}
+	l.conn.MarkBroken()
+	x.pools.Release(l.conn)
+	if x.tx.status == wire.TxOpen && (l.begun || l.pinned != "") {
+		x.tx.status, x.lost = wire.TxFailed, true
+	}
+}
+
+// releaseIdle gives back the connections that no transaction and no pin holds.
+func (x *Executor) releaseIdle() {
+	kept := x.links[:0]
+	for _, l := range x.links {
+		switch {
+		case l.conn.Broken():
+			x.pools.Release(l.conn)
+		case l.begun || l.pipelined || l.pinned != "":
+			kept = append(kept, l)
+		default:
+			x.pools.Release(l.conn)
+		}
+	}
+	clear(x.links[len(kept):])
+	x.links = kept
+}
+
+// Release gives every connection back, as at the end of the session. What is open is rolled back.
+func (x *Executor) Release() {
+	for _, l := range x.links {
+		if l.pinned != "" {
+			l.conn.MarkDirty()
+		}
+		x.pools.Release(l.conn)
+	}
+	x.links = nil
+	x.tx = transaction{status: wire.TxIdle}
+}
+
+// Pin keeps the connection to a shard with the session: it holds what cannot be carried to another.
+func (x *Executor) Pin(shard directory.ShardID, why string) {
+	if l := x.find(shard); l != nil {
+		l.pinned = why
+		l.conn.MarkDirty()
+	}
+}
+
+// Pinned reports whether the session is pinned to any connection.
+func (x *Executor) Pinned() bool {
+	for _, l := range x.links {
+		if l.pinned != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// Unpin ends all pins: DISCARD ALL was run or is to be run on those connections.
+func (x *Executor) Unpin() {
+	for _, l := range x.links {
+		l.pinned = ""
+	}
+}
+
+// MarkDirty says that a statement on the shard may have left behind something in its session.
+func (x *Executor) MarkDirty(shard directory.ShardID) {
+	if l := x.find(shard); l != nil {
+		l.conn.MarkDirty()
+	}
+}

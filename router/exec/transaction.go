@@ -1,0 +1,422 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/pgerr"
+	"github.com/shardyard/shardyard/router/wire"
+)
+
+// transaction is the session's transaction. Outside of a block there is at most the implicit one of a
+// pipeline, which the servers keep by themselves until Sync.
+type transaction struct {
+	status byte // wire.TxIdle, TxOpen or TxFailed, as the client sees it
+	// block: the shards get a BEGIN. explicit: the client sent one; else it is the implicit block of a
+	// Query with several statements.
+	block, explicit bool
+	begin           string // what begins it on a shard
+	isolation       string
+	savepoints      []string
+	first           *directory.Map // map of the first statement of a REPEATABLE READ transaction
+}
+
+// isolated reports whether the transaction keeps one snapshot.
+func (t *transaction) isolated() bool {
+	return t.isolation == "repeatable read" || t.isolation == "serializable"
+}
+
+// Status is the status that ReadyForQuery tells.
+func (x *Executor) Status() byte {
+	if x.tx.block && !x.tx.explicit {
+		return wire.TxIdle
+	}
+	return x.tx.status
+}
+
+// Failed reports whether the transaction only waits for its end.
+func (x *Executor) Failed() bool { return x.tx.status == wire.TxFailed }
+
+// InBlock reports whether the client has begun a transaction.
+func (x *Executor) InBlock() bool { return x.tx.explicit }
+
+// InImplicitBlock reports whether a Query with several statements runs outside of a transaction.
+func (x *Executor) InImplicitBlock() bool { return x.tx.block && !x.tx.explicit }
+
+// Begin opens a transaction. Shards learn of it when a statement goes to them; defaults is the session's
+// default_transaction_isolation.
+func (x *Executor) Begin(modes planner.Transaction, defaultIsolation string) {
+	x.tx.block, x.tx.explicit, x.tx.status = true, true, wire.TxOpen
+	x.tx.begin = "BEGIN" + modesSQL(modes)
+	x.tx.isolation = modes.Isolation
+	if modes.Isolation == "" {
+		x.tx.isolation = defaultIsolation
+	}
+}
+
+// BeginImplicit opens the block of a Query with several statements.
+func (x *Executor) BeginImplicit(defaultIsolation string) {
+	x.tx = transaction{status: wire.TxOpen, block: true, begin: "BEGIN", isolation: defaultIsolation}
+}
+
+func modesSQL(t planner.Transaction) string {
+	sql := ""
+	if t.Isolation != "" {
+		sql += " ISOLATION LEVEL " + t.Isolation
+	}
+	if t.Access != "" {
+		sql += " " + t.Access
+	}
+	if t.Deferrable != "" {
+		sql += " " + t.Deferrable
+	}
+	return sql
+}
+
+// SetModes changes the modes of the open transaction: on the shards it has reached at once, on others when
+// it reaches them.
+func (x *Executor) SetModes(ctx context.Context, modes planner.Transaction) error {
+	sql := "SET TRANSACTION" + modesSQL(modes)
+	for _, l := range slices.Clone(x.links) {
+		if l.begun {
+			if err := x.Command(ctx, l, sql); err != nil {
+				return err
+			}
+		}
+	}
+	x.tx.begin += "; " + sql
+	if modes.Isolation != "" {
+		x.tx.isolation = modes.Isolation
+	}
+	return nil
+}
+
+// enlist queues the BEGIN for a link and the savepoints that stand.
+func (x *Executor) enlist(l *Link) {
+	sql := x.tx.begin
+	for _, name := range x.tx.savepoints {
+		sql += "; SAVEPOINT " + directory.QuoteIdentifier(name)
+	}
+	x.queueQuery(l, sql, step{kind: stepQuery, silent: true})
+	l.begun = true
+	if len(l.saved) == 0 { // else the settings changed in a pipeline that this BEGIN adopts
+		l.saved = append(l.saved, l.conn.Settings())
+	}
+	for range x.tx.savepoints {
+		l.saved = append(l.saved, l.conn.Settings())
+	}
+}
+
+// EnlistAll sends the BEGIN to the connections of a pipeline that a BEGIN of the client has just adopted.
+func (x *Executor) EnlistAll(ctx context.Context) error {
+	for _, l := range slices.Clone(x.links) {
+		if l.pipelined && !l.begun {
+			x.enlist(l)
+			if err := x.run(ctx, l); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Fail marks the transaction as failed after an error; outside of a block it does nothing.
+func (x *Executor) Fail() {
+	if x.tx.block {
+		x.tx.status = wire.TxFailed
+	}
+}
+
+// MayUse checks that the transaction may go to these shards, before anything is sent: it may write on one
+// shard only, and a transaction with one snapshot may see one shard only.
+func (x *Executor) MayUse(ctx context.Context, shards []directory.ShardID, readOnly bool) error {
+	if x.tx.isolated() && x.tx.block {
+		if err := x.sameSnapshot(shards); err != nil {
+			return err
+		}
+	}
+	if readOnly || !x.tx.block && !x.pipelining() {
+		return nil
+	}
+	if len(shards) > 1 {
+		return errTwoWriters(shards[0], shards[1])
+	}
+	for _, l := range slices.Clone(x.links) {
+		if !l.wrote || l.shard == shards[0] {
+			continue
+		}
+		if wrote, err := x.hasWritten(ctx, l); err != nil {
+			return err
+		} else if wrote {
+			return errTwoWriters(l.shard, shards[0])
+		}
+	}
+	return nil
+}
+
+func (x *Executor) pipelining() bool {
+	return slices.ContainsFunc(x.links, func(l *Link) bool { return l.pipelined })
+}
+
+func (x *Executor) sameSnapshot(shards []directory.ShardID) error {
+	if x.tx.first == nil {
+		x.tx.first = x.view.Map
+	} else if x.tx.first != x.view.Map && !samePlacement(x.tx.first, x.view.Map) {
+		return pgerr.New(pgerr.StaleMap, "could not serialize access due to a change of the partition map").
+			WithHint("Run the transaction again.")
+	}
+	at := shards[0]
+	for _, l := range x.links {
+		if l.used {
+			at = l.shard
+		}
+	}
+	for _, shard := range shards {
+		if shard != at {
+			return pgerr.Unsupported(
+				fmt.Sprintf("a %s transaction on several shards is not supported", x.tx.isolation),
+				fmt.Sprintf("The transaction reads shard %s and this statement needs shard %s. Use READ COMMITTED.", at, shard))
+		}
+	}
+	return nil
+}
+
+// samePlacement reports whether every table lives where it lived.
+func samePlacement(a, b *directory.Map) bool {
+	if len(a.Tables) != len(b.Tables) {
+		return false
+	}
+	for i := range a.Tables {
+		was := &a.Tables[i]
+		now, ok := b.Table(was.Name)
+		if !ok || was.Kind != now.Kind || was.Shard != now.Shard || was.Group != now.Group {
+			return false
+		}
+		if was.Group == "" {
+			continue
+		}
+		wasGroup, _ := a.Group(was.Group)
+		nowGroup, _ := b.Group(now.Group)
+		if wasGroup != nowGroup && !reflect.DeepEqual(wasGroup.Partitions, nowGroup.Partitions) {
+			return false
+		}
+	}
+	return true
+}
+
+func errTwoWriters(first, second directory.ShardID) error {
+	return pgerr.Unsupported("a transaction that writes on several shards is not supported",
+		fmt.Sprintf("It has written on shard %s and this statement may write on shard %s. Use a transaction for each shard.",
+			first, second))
+}
+
+// hasWritten asks Postgres whether the transaction has written on the link.
+func (x *Executor) hasWritten(ctx context.Context, l *Link) (bool, error) {
+	rows, err := x.Ask(ctx, l, "SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL")
+	if err != nil {
+		return false, err
+	}
+	if len(rows) != 1 || len(rows[0]) != 1 {
+		return true, nil
+	}
+	l.wrote = rows[0][0] != nil && *rows[0][0] == "t"
+	return l.wrote, nil
+}
+
+// Used notes that a statement of the client ran on the link.
+func (x *Executor) Used(l *Link, readOnly bool) {
+	l.used = true
+	if !readOnly {
+		l.wrote = true
+	}
+}
+
+// Savepoint sets a savepoint.
+func (x *Executor) Savepoint(ctx context.Context, name string) error {
+	err := x.onAll(ctx, "SAVEPOINT "+directory.QuoteIdentifier(name))
+	if err != nil {
+		return err
+	}
+	x.tx.savepoints = append(x.tx.savepoints, name)
+	for _, l := range x.links {
+		if l.begun {
+			l.saved = append(l.saved, l.conn.Settings())
+		}
+	}
+	return nil
+}
+
+// ReleaseSavepoint releases a savepoint and those after it.
+func (x *Executor) ReleaseSavepoint(ctx context.Context, name string) error {
+	i, err := x.savepoint(name)
+	if err != nil {
+		return err
+	}
+	if err := x.onAll(ctx, "RELEASE SAVEPOINT "+directory.QuoteIdentifier(name)); err != nil {
+		return err
+	}
+	x.tx.savepoints = x.tx.savepoints[:i]
+	for _, l := range x.links {
+		if l.begun {
+			l.saved = l.saved[:i+1]
+		}
+	}
+	return nil
+}
+
+// RollbackTo goes back to a savepoint; it ends the failure of the transaction. The number of savepoints
+// that stand behind it is returned.
+func (x *Executor) RollbackTo(ctx context.Context, name string) (int, error) {
+	i, err := x.savepoint(name)
+	if err != nil {
+		return 0, err
+	}
+	// A connection lost in the transaction cannot come back to the savepoint.
+	if x.tx.status == wire.TxFailed && x.lost {
+		return 0, pgerr.New(pgerr.ConnectionFailure, "the connection to a shard of this transaction was lost").
+			WithHint("Roll the transaction back and run it again.")
+	}
+	if err := x.onAll(ctx, "ROLLBACK TO SAVEPOINT "+directory.QuoteIdentifier(name)); err != nil {
+		return 0, err
+	}
+	x.tx.savepoints = x.tx.savepoints[:i+1]
+	for _, l := range x.links {
+		if l.begun {
+			l.conn.SetSettings(l.saved[i+1])
+			l.saved = l.saved[:i+2]
+		}
+	}
+	x.tx.status = wire.TxOpen
+	return i + 1, nil
+}
+
+func (x *Executor) lostWork() bool { return x.tx.first == nil && x.lost }
+
+func (x *Executor) savepoint(name string) (int, error) {
+	for i := len(x.tx.savepoints) - 1; i >= 0; i-- {
+		if x.tx.savepoints[i] == name {
+			return i, nil
+		}
+	}
+	return 0, pgerr.Newf("3B001", "savepoint %s does not exist", `"`+name+`"`)
+}
+
+// Savepoints is the number of savepoints that stand.
+func (x *Executor) Savepoints() int { return len(x.tx.savepoints) }
+
+// onAll runs a statement on every shard of the transaction.
+func (x *Executor) onAll(ctx context.Context, sql string) error {
+	for _, l := range slices.Clone(x.links) {
+		if l.begun {
+			if err := x.Command(ctx, l, sql); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// OnAll runs a client's statement that concerns every shard of the transaction (SET CONSTRAINTS).
+func (x *Executor) OnAll(ctx context.Context, sql string) error { return x.onAll(ctx, sql) }
+
+// Commit ends the transaction. It reports whether it was committed: a failed one is rolled back, as in
+// Postgres. An error means that it was rolled back, but for 08007, which says that nobody knows.
+func (x *Executor) Commit(ctx context.Context) (committed bool, err error) {
+	if x.tx.status == wire.TxFailed {
+		return false, x.Rollback(ctx)
+	}
+	links := slices.Clone(x.links)
+	// Who wrote goes first: what it answers is the outcome.
+	slices.SortStableFunc(links, func(a, b *Link) int { return boolOrder(b.wrote) - boolOrder(a.wrote) })
+	for _, l := range links {
+		if !l.begun {
+			continue
+		}
+		if err = x.commitLink(ctx, l); err != nil {
+			err = errors.Join(err, x.Rollback(ctx))
+			return false, err
+		}
+	}
+	x.ended()
+	return true, nil
+}
+
+func boolOrder(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (x *Executor) commitLink(ctx context.Context, l *Link) error {
+	err := x.Command(ctx, l, "COMMIT")
+	switch {
+	case err == nil:
+		l.begun = false
+		return nil
+	case l.conn.Broken() && l.wrote:
+		return pgerr.Newf(pgerr.OutcomeUnknown,
+			"the connection to shard %s was lost while it committed; the outcome is unknown", l.shard).Because(err)
+	}
+	if l.conn.TxStatus() == wire.TxIdle {
+		l.begun = false
+		l.conn.SetSettings(l.saved[0])
+	}
+	return err
+}
+
+// Rollback rolls the transaction back on every shard.
+func (x *Executor) Rollback(ctx context.Context) error {
+	for _, l := range slices.Clone(x.links) {
+		if !l.begun {
+			continue
+		}
+		// A connection that cannot roll back is closed, which rolls back too.
+		if err := x.Command(ctx, l, "ROLLBACK"); err != nil {
+			l.conn.MarkBroken()
+			continue
+		}
+		l.conn.SetSettings(l.saved[0])
+		l.begun = false
+	}
+	x.ended()
+	return nil
+}
+
+// ended forgets the transaction and gives its connections back.
+func (x *Executor) ended() {
+	x.tx = transaction{status: wire.TxIdle, savepoints: x.tx.savepoints[:0]}
+	x.lost = false
+	for _, l := range x.links {
+		l.endTransaction()
+	}
+	x.releaseIdle()
+}
+
+func (l *Link) endTransaction() {
+	l.begun, l.used, l.wrote = false, false, false
+	l.saved = l.saved[:0]
+	l.rows.none()
+}
+
+func textRow(body []byte) []*string {
+	row := wire.NewRow(body)
+	values := make([]*string, 0, row.Len())
+	for {
+		value, ok := row.Next()
+		if !ok {
+			return values
+		}
+		if value == nil {
+			values = append(values, nil)
+			continue
+		}
+		text := string(value)
+		values = append(values, &text)
+	}
+}

@@ -122,7 +122,7 @@ func (w *walker) parts(ctx context.Context, table uint32) ([]objectID, error) {
 // other tables are not copied. The last column: by membership in an extension.
 const edgesQuery = `
 SELECT s.class, s.object, e.class, e.object, e.member
-FROM pg_catalog.unnest($1::oid[], $2::oid[]) s(class, object)
+FROM ROWS FROM (pg_catalog.unnest($1::oid[]), pg_catalog.unnest($2::oid[])) s(class, object)
 CROSS JOIN LATERAL (
     SELECT d.refclassid, d.refobjid, d.deptype = 'e' FROM pg_catalog.pg_depend d WHERE d.classid = s.class AND d.objid = s.object
     UNION SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, con.oid, false FROM pg_catalog.pg_constraint con

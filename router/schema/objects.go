@@ -105,9 +105,9 @@ FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extna
 const collationQuery = `
 SELECT pg_catalog.format('CREATE COLLATION %s (PROVIDER = %s, DETERMINISTIC = %s, ', $1::text,
         CASE l.collprovider WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END, l.collisdeterministic)
-    || coalesce(pg_catalog.format('LOCALE = %L', coalesce(j->>'colliculocale', j->>'colllocale')),
-        CASE WHEN j->>'collcollate' = j->>'collctype' THEN pg_catalog.format('LOCALE = %L', j->>'collcollate')
-        ELSE pg_catalog.format('LC_COLLATE = %L, LC_CTYPE = %L', j->>'collcollate', j->>'collctype') END) || ')'
+    || CASE WHEN coalesce(j->>'colliculocale', j->>'colllocale') IS NOT NULL THEN pg_catalog.format('LOCALE = %L', coalesce(j->>'colliculocale', j->>'colllocale'))
+        WHEN j->>'collcollate' = j->>'collctype' THEN pg_catalog.format('LOCALE = %L', j->>'collcollate')
+        ELSE pg_catalog.format('LC_COLLATE = %L, LC_CTYPE = %L', j->>'collcollate', j->>'collctype') END || ')'
 FROM pg_catalog.pg_collation l CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(l) AS j) x
 WHERE l.oid = pg_catalog.to_regcollation($1)`
 

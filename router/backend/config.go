@@ -10,9 +10,12 @@ import (
 
 // Config configures Pools. Durations and sizes that are zero get their defaults.
 type Config struct {
-	// RouterName names this router in application_name ("shardyard/<RouterName>/"), which is how its server
-	// connections are found when its lease has expired. Required; letters, digits, '_', '-' and '.', at most 40.
+	// RouterName names this router; letters, digits, '_', '-' and '.', at most 40. Required without ApplicationName.
 	RouterName string
+	// ApplicationName is the application_name of every server connection, by which the fence finds those of a router
+	// whose lease has expired; etcd.Member.ApplicationPrefix says it. At most 63 bytes, where Postgres cuts it.
+	// Defaults to "shardyard/<RouterName>/".
+	ApplicationName string
 	// ServiceUser is the role for bookkeeping: a superuser or a member of the application's roles. Defaults to "postgres".
 	ServiceUser string
 	// Passwords maps users to passwords. A user that is absent is looked up in Passfile; a server that trusts us needs none.
@@ -50,7 +53,10 @@ type TLS struct {
 	RootCert, Cert, Key string
 }
 
-const maxRouterName = 40 // application_name is cut at 63 bytes
+const (
+	maxRouterName      = 40
+	maxApplicationName = 63
+)
 
 func (c Config) withDefaults() Config {
 	setString := func(v *string, value string) {
@@ -67,6 +73,9 @@ func (c Config) withDefaults() Config {
 		if *v == 0 {
 			*v = value
 		}
+	}
+	if validRouterName(c.RouterName) {
+		setString(&c.ApplicationName, "shardyard/"+c.RouterName+"/")
 	}
 	setString(&c.ServiceUser, "postgres")
 	setString(&c.TLS.Mode, "prefer")
@@ -85,8 +94,11 @@ func (c Config) withDefaults() Config {
 }
 
 func (c Config) validate() error {
-	if !validRouterName(c.RouterName) {
+	if c.RouterName != "" && !validRouterName(c.RouterName) || c.ApplicationName == "" {
 		return fmt.Errorf("router name %q: want 1 to %d letters, digits, '_', '-' or '.'", c.RouterName, maxRouterName)
+	}
+	if len(c.ApplicationName) > maxApplicationName || strings.IndexFunc(c.ApplicationName, func(r rune) bool { return r < ' ' || r > '~' }) >= 0 {
+		return fmt.Errorf("application name %q: want at most %d bytes of printable ASCII", c.ApplicationName, maxApplicationName)
 	}
 	for name, n := range map[string]int{
 		"pool size": c.PoolSize, "max waiting": c.MaxWaiting, "prepared statements": c.PreparedStatements,
@@ -122,6 +134,3 @@ func validRouterName(name string) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-' || r == '.')
 	}) < 0
 }
-
-// applicationName is the application_name of every server connection of a router.
-func (c Config) applicationName() string { return "shardyard/" + c.RouterName + "/" }

@@ -35,7 +35,7 @@ func (c *Config) connectConfig(endpoint directory.Endpoint, id Identity) (*pgx.C
 	if err != nil {
 		return nil, errors.New("configure connection: " + configReason(err))
 	}
-	config.RuntimeParams = map[string]string{applicationSetting: c.applicationName()}
+	config.RuntimeParams = map[string]string{applicationSetting: c.ApplicationName}
 	config.ConnectTimeout = c.ConnectTimeout
 	config.MaxProtocolMessageBodyLen = 1 << 20 // until it is hijacked it carries only our own short answers
 	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{

@@ -233,17 +233,6 @@ func TestConnectErrors(t *testing.T) {
 	}
 }
 
-func TestPassword(t *testing.T) {
-	admin(t, "postgres", "DROP ROLE IF EXISTS with_password; CREATE ROLE with_password LOGIN PASSWORD 'pa ss''\\w'")
-	id := Identity{Database: "postgres", User: "with_password"}
-	p := newPools(t, func(c *Config) { c.Passwords = map[string]string{"with_password": `pa ss'\w`} })
-	c := acquire(t, p, id)
-	if user := one(t, c, "SELECT current_user"); user != "with_password" {
-		t.Fatalf("connected as %q", user)
-	}
-	p.Release(c)
-}
-
 // Nothing of the process's environment gets into a connection.
 func TestEnvironmentStaysOut(t *testing.T) {
 	for name, value := range map[string]string{

@@ -317,6 +317,8 @@ func TestConfigRefused(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"no name":        {},
 		"slash":          {RouterName: "a/b"},
+		"application":    {ApplicationName: strings.Repeat("x", 64)},
+		"newline":        {ApplicationName: "a\nb"},
 		"long":           {RouterName: strings.Repeat("x", 41)},
 		"pool size":      {RouterName: "r", PoolSize: -1},
 		"timeout":        {RouterName: "r", AcquireTimeout: -1},

@@ -45,7 +45,8 @@ func (k RelKind) Noun() string {
 }
 
 // Relation is one entry of pg_class. System relations (System is true) carry only their name, kind
-// and OID; the other fields are those of user relations.
+// and OID, and indexes besides the table that they are on (OwnedBy); the other fields are those of user
+// relations.
 type Relation struct {
 	OID         uint32 // on the home shard
 	Name        directory.TableName
@@ -70,7 +71,7 @@ type Relation struct {
 	DependsOn  []directory.TableName // relations that a view, materialized view or rule reads, transitively
 	Parents    []directory.TableName // inheritance and partitioning, direct
 	Children   []directory.TableName // the same, downwards
-	OwnedBy    directory.TableName   // a sequence's owning table (serial, identity), or zero
+	OwnedBy    directory.TableName   // a sequence's owning table (serial, identity), an index's table, or zero
 
 	// ReferencedBy names the tables with a foreign key to this one. Filled by New.
 	ReferencedBy []directory.TableName

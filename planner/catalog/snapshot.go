@@ -75,8 +75,10 @@ func New(d Data) *Snapshot {
 	}
 	for _, r := range d.Relations {
 		s.relations[r.Name] = r
-		s.relationsByID[r.OID] = r
-		if !r.System {
+		if r.OID != 0 { // an index that only another shard has
+			s.relationsByID[r.OID] = r
+		}
+		if !r.System && r.Kind != KindIndex && r.Kind != KindPartitionedIndex {
 			s.users = append(s.users, r)
 		}
 	}
@@ -132,6 +134,18 @@ func (s *Snapshot) FunctionByOID(oid uint32) (*Function, bool) {
 
 // SchemaExists tells whether the database has a schema of that name.
 func (s *Snapshot) SchemaExists(name string) bool { return s.schemas[name] != nil }
+
+// SchemasNamed returns the schemas, other than Postgres's own, whose names stand in a text.
+func (s *Snapshot) SchemasNamed(text string) []string {
+	var names []string
+	for name := range s.schemas {
+		if !isSystemSchema(name) && containsName(text, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
 
 // UserCasts returns the casts that are not Postgres's own.
 func (s *Snapshot) UserCasts() []Cast { return s.casts }

@@ -52,6 +52,7 @@ func Load(ctx context.Context, m *directory.Map, dial Dialer) (*catalog.Snapshot
 	}
 	data.Version, data.Home, data.Database = m.CatalogVersion, m.Home, m.Database
 	data.ShardTypes, data.Unread = others.types, others.unread
+	data.Relations = append(data.Relations, others.missing(data.Relations)...)
 	return catalog.New(*data), nil
 }
 
@@ -65,53 +66,82 @@ func LoadOn(ctx context.Context, conn *pgx.Conn) (*catalog.Snapshot, error) {
 	return catalog.New(*data), nil
 }
 
-// shardTypes gathers what the other shards answer.
-type shardTypes struct {
-	mu     sync.Mutex
-	group  sync.WaitGroup
-	types  map[directory.ShardID][]catalog.ShardType
-	unread []directory.ShardID
+// shardAnswers gathers what the other shards answer.
+type shardAnswers struct {
+	mu      sync.Mutex
+	group   sync.WaitGroup
+	types   map[directory.ShardID][]catalog.ShardType
+	indexes []*catalog.Relation
+	unread  []directory.ShardID
 }
 
-func (s *shardTypes) wait() { s.group.Wait() }
+func (s *shardAnswers) wait() { s.group.Wait() }
 
-func readShards(ctx context.Context, m *directory.Map, dial Dialer) *shardTypes {
-	all := &shardTypes{types: make(map[directory.ShardID][]catalog.ShardType)}
+// missing are the indexes that the home shard does not have: those of tables that live elsewhere. They have
+// no OID.
+func (s *shardAnswers) missing(known []*catalog.Relation) []*catalog.Relation {
+	names := make(map[directory.TableName]bool, len(known))
+	for _, r := range known {
+		names[r.Name] = true
+	}
+	var missing []*catalog.Relation
+	for _, index := range s.indexes {
+		if !names[index.Name] {
+			names[index.Name], index.OID = true, 0
+			missing = append(missing, index)
+		}
+	}
+	return missing
+}
+
+func readShards(ctx context.Context, m *directory.Map, dial Dialer) *shardAnswers {
+	all := &shardAnswers{types: make(map[directory.ShardID][]catalog.ShardType)}
 	for _, shard := range m.Shards {
 		if shard.ID == m.Home {
 			continue
 		}
 		all.group.Go(func() {
-			types, err := readShardTypes(ctx, shard, m.Database, dial)
+			types, indexes, err := readShard(ctx, shard, m.Database, dial)
 			all.mu.Lock()
 			defer all.mu.Unlock()
 			if err != nil {
 				all.unread = append(all.unread, shard.ID)
 			}
-			all.types[shard.ID] = types
+			all.types[shard.ID], all.indexes = types, append(all.indexes, indexes...)
 		})
 	}
 	return all
 }
 
-func readShardTypes(ctx context.Context, shard directory.Shard, database string, dial Dialer) ([]catalog.ShardType, error) {
+const shardTypesQuery = `
+SELECT n.nspname::text, t.typname::text, t.oid
+FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+WHERE t.oid >= 12000 AND n.nspname !~ '^pg_(toast|temp)'`
+
+func readShard(
+	ctx context.Context, shard directory.Shard, database string, dial Dialer,
+) (types []catalog.ShardType, indexes []*catalog.Relation, err error) {
 	conn, err := dial(ctx, shard, database)
 	if err != nil {
 		var refused *pgconn.PgError
 		if errors.As(err, &refused) && refused.Code == "3D000" {
-			return nil, nil // the database is not there yet: no types
+			return nil, nil, nil // the database is not there yet: no types
 		}
-		return nil, err
+		return nil, nil, err
 	}
 	defer closeConn(ctx, conn)
-	rows, err := conn.Query(ctx, `
-		SELECT n.nspname::text, t.typname::text, t.oid
-		FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-		WHERE t.oid >= 12000 AND n.nspname !~ '^pg_(toast|temp)'`)
-	if err != nil {
-		return nil, err
+	r := newReader()
+	batch := &pgx.Batch{}
+	queue(batch, shardTypesQuery, func(row pgx.CollectableRow) error {
+		t, err := pgx.RowToStructByPos[catalog.ShardType](row)
+		types = append(types, t)
+		return err
+	})
+	queue(batch, indexesQuery, r.index)
+	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+		return nil, nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[catalog.ShardType])
+	return types, r.data.Relations, nil
 }
 
 func closeConn(ctx context.Context, conn *pgx.Conn) {

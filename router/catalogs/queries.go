@@ -38,6 +38,14 @@ LEFT JOIN LATERAL (
 WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p', 'S', 'c') AND ` + notSystem + `
 ORDER BY c.oid`
 
+const indexesQuery = `
+SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, tn.nspname::text, t.relname::text
+FROM pg_catalog.pg_index i
+JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
+WHERE ` + notSystem + `
+ORDER BY c.oid`
+
 const systemRelationsQuery = `
 SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.reltype
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

@@ -18,13 +18,17 @@ type reader struct {
 	reads     map[uint32][]uint32 // views: what they read, direct
 }
 
-// read runs all queries in one batch, so in two round trips at most (pgx prepares what it does not know).
-func read(ctx context.Context, conn *pgx.Conn) (*catalog.Data, error) {
-	r := &reader{
+func newReader() *reader {
+	return &reader{
 		data:      &catalog.Data{},
 		relations: make(map[uint32]*catalog.Relation), types: make(map[uint32]*catalog.Type),
 		reads: make(map[uint32][]uint32),
 	}
+}
+
+// read runs all queries in one batch, so in two round trips at most (pgx prepares what it does not know).
+func read(ctx context.Context, conn *pgx.Conn) (*catalog.Data, error) {
+	r := newReader()
 	var searchPath, dateStyle string
 	before := conn.QueryRow(ctx, `SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_setting('DateStyle'),
 		pg_catalog.current_database()::text, pg_catalog.current_setting('server_version_num')::int4, pg_catalog.current_setting('server_encoding')`)
@@ -37,6 +41,7 @@ func read(ctx context.Context, conn *pgx.Conn) (*catalog.Data, error) {
 	queue(batch, schemasQuery, r.schema)
 	queue(batch, relationsQuery, r.relation)
 	queue(batch, systemRelationsQuery, r.systemRelation)
+	queue(batch, indexesQuery, r.index)
 	queue(batch, columnsQuery, r.column)
 	queue(batch, keysQuery, r.key)
 	queue(batch, foreignKeysQuery, r.foreignKey)
@@ -111,6 +116,17 @@ func (r *reader) systemRelation(row pgx.CollectableRow) error {
 		return fmt.Errorf("read system relation: %w", err)
 	}
 	rel.Kind = catalog.RelKind(kind[0])
+	r.add(rel)
+	return nil
+}
+
+func (r *reader) index(row pgx.CollectableRow) error {
+	rel := &catalog.Relation{Persistence: 'p'}
+	var kind string
+	if err := row.Scan(&rel.OID, &rel.Name.Schema, &rel.Name.Name, &kind, &rel.OwnedBy.Schema, &rel.OwnedBy.Name); err != nil {
+		return fmt.Errorf("read index: %w", err)
+	}
+	rel.Kind, rel.System = catalog.RelKind(kind[0]), rel.Name.Schema == "shardyard"
 	r.add(rel)
 	return nil
 }

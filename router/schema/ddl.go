@@ -116,14 +116,15 @@ func (d *ddl) run(ctx context.Context) ([]directory.Change, error) {
 		}
 		if i == 0 {
 			d.before, d.after = before, after
+			// Before the other shards, where a table that is not on them fails with less of a reason.
+			if err := d.check(ctx); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		if err := d.compare(shard, after); err != nil {
 			return nil, err
 		}
-	}
-	if err := d.check(ctx); err != nil {
-		return nil, err
 	}
 	if !slices.Contains(d.holders, d.m.Home) {
 		if err := d.followAtHome(ctx); err != nil {
@@ -154,7 +155,11 @@ func (d *ddl) needs(ctx context.Context) ([]need, error) {
 	if err != nil {
 		return nil, err
 	}
-	return defineAll(ctx, conn, all)
+	var schemas []dependency
+	for _, name := range snapshot.SchemasNamed(d.request.SQL) {
+		schemas = append(schemas, dependency{Kind: "schema", Identity: directory.QuoteIdentifier(name)})
+	}
+	return defineAll(ctx, conn, append(schemas, all...))
 }
 
 // runOn runs the statement on one shard as the user, and describes the tables before and after.

@@ -187,3 +187,7 @@ func explain(err error) string {
 	e := pgerr.Of(err)
 	return strings.TrimSpace(fmt.Sprintf("%s %s\nDETAIL: %s\nHINT: %s\nat %d\n(%v)", e.Code, e.Message, e.Detail, e.Hint, e.Position, err))
 }
+
+func routerInfo(name string) etcd.RouterInfo {
+	return etcd.RouterInfo{Name: name, Address: "127.0.0.1:1", CancelPrefix: 1}
+}

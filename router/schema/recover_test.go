@@ -1,0 +1,309 @@
+package schema
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/router/pgerr"
+)
+
+// steps runs a statement once to learn the names of its steps.
+func steps(t *testing.T, p *Performer, statement func() error) []string {
+	t.Helper()
+	var names []string
+	p.step = func(name string) error { names = append(names, name); return nil }
+	defer func() { p.step = nil }()
+	if err := statement(); err != nil {
+		t.Fatal(explain(err))
+	}
+	return names
+}
+
+// crashAt runs a statement on a router that dies at a step, then lets another router recover.
+func (b *bench) crashAt(step string, statement func(p *Performer) error) {
+	b.t.Helper()
+	victim := b.performer("victim")
+	victim.step = func(name string) error {
+		if name == step {
+			return errCrash
+		}
+		return nil
+	}
+	if err := statement(victim); !errors.Is(err, errCrash) {
+		b.t.Fatalf("at %s: %v", step, err)
+	}
+	if err := b.p.Recover(b.t.Context(), b.database); err != nil {
+		b.t.Fatalf("recover from %s: %v", step, err)
+	}
+	b.settled()
+}
+
+func TestCrashOfShardTable(t *testing.T) {
+	for _, statement := range []string{"SHARD TABLE t BY HASH (id)", "SHARD TABLE t ON s3"} {
+		b := newBench(t)
+		b.exec(b.home(), "CREATE TYPE mood AS ENUM ('sad'); CREATE TABLE t (id int PRIMARY KEY, m mood)")
+		shard := func(p *Performer) error { _, err := b.sharding(p, statement); return err }
+		names := steps(t, b.p, func() error { return shard(b.p) })
+		if len(names) < 6 {
+			t.Fatalf("steps are %v", names)
+		}
+		b.must("UNSHARD TABLE t")
+		for shard := 1; shard < 3; shard++ {
+			b.exec(b.connect(shard, b.database), "DROP TYPE IF EXISTS mood")
+		}
+		for _, step := range names {
+			b.crashAt(step, shard)
+			decided := step == "commit" || step == "clear"
+			if decided != b.load().AnythingSharded() {
+				t.Errorf("after a crash at %s of %s: map has %+v", step, statement, b.load().Tables)
+			}
+			onThird := b.definitionOn(2, "t") != nil
+			if onThird != decided {
+				t.Errorf("after a crash at %s of %s: shard 2 has the table: %v", step, statement, onThird)
+			}
+			if decided {
+				b.must("UNSHARD TABLE t")
+			}
+		}
+		if err := shard(b.p); err != nil {
+			t.Errorf("after all crashes: %s", explain(err))
+		}
+		b.settled()
+	}
+}
+
+func TestCrashOfDDL(t *testing.T) {
+	b := newBench(t)
+	b.exec(b.home(), "CREATE TABLE t (id int PRIMARY KEY)")
+	b.must("SHARD TABLE t BY HASH (id)")
+	alter := func(p *Performer, sql string) error {
+		_, err := p.DDL(t.Context(), Request{
+			SQL: sql, Tag: "ALTER TABLE", Database: b.database, User: "postgres", SearchPath: []string{"public"},
+			Tables: []directory.TableName{{Schema: "public", Name: "t"}},
+		})
+		return err
+	}
+	names := steps(t, b.p, func() error { return alter(b.p, "ALTER TABLE t ADD COLUMN x int") })
+	for i, step := range names {
+		before := len(b.alike("t", 0, 1, 2).Columns)
+		b.crashAt(step, func(p *Performer) error { return alter(p, fmt.Sprintf("ALTER TABLE t ADD COLUMN c%d int", i)) })
+		after := len(b.alike("t", 0, 1, 2).Columns)
+		if decided := step == "commit" || step == "clear"; decided != (after == before+1) {
+			t.Errorf("after a crash at %s there are %d columns, before %d", step, after, before)
+		}
+	}
+}
+
+// TestErrorsAreUndone: an error at a step, without a crash, leaves nothing behind and nothing to recover.
+func TestErrorsAreUndone(t *testing.T) {
+	b := newBench(t)
+	b.exec(b.home(), "CREATE TABLE t (id int PRIMARY KEY)")
+	b.exec(b.connect(0, "postgres"), "SELECT 1")
+	failed := errors.New("failed")
+	for _, step := range []string{"lock", "create s2", "prepare s2", "prepare s3", "decide"} {
+		b.p.step = func(name string) error {
+			if name == step {
+				return failed
+			}
+			return nil
+		}
+		if _, err := b.sharding(b.p, "SHARD TABLE t BY HASH (id)"); !errors.Is(err, failed) {
+			t.Errorf("at %s: %v", step, err)
+		}
+		b.settled()
+		if b.load().AnythingSharded() || b.definitionOn(1, "t") != nil {
+			t.Errorf("after an error at %s something is left", step)
+		}
+	}
+	b.p.step = nil
+	b.must("SHARD TABLE t BY HASH (id)")
+}
+
+// TestSlowOwnerCannotDecide: a router that was taken for dead while it worked must not decide afterwards.
+func TestSlowOwnerCannotDecide(t *testing.T) {
+	b := newBench(t)
+	b.exec(b.home(), "CREATE TABLE t (id int PRIMARY KEY)")
+	slow := b.performer("slow")
+	slow.step = func(name string) error {
+		if name == "decide" {
+			return b.p.Recover(t.Context(), b.database)
+		}
+		return nil
+	}
+	if _, err := b.sharding(slow, "SHARD TABLE t BY HASH (id)"); !errors.Is(err, directory.ErrNotHeld) {
+		t.Errorf("the slow router got %v", err)
+	}
+	b.settled()
+	if b.load().AnythingSharded() || b.definitionOn(1, "t") != nil {
+		t.Error("the slow router's change is there")
+	}
+}
+
+func TestOpenTransactionIsWaitedForABoundedTime(t *testing.T) {
+	b := newBench(t)
+	home := b.home()
+	b.exec(home, "CREATE TABLE t (id int PRIMARY KEY)")
+	b.exec(home, "BEGIN; SELECT * FROM t")
+	_, err := b.sharding(b.p, "SHARD TABLE t BY HASH (id)")
+	if e := pgerr.Of(err); e.Code != "55P03" || e.Hint == "" {
+		t.Errorf("got %v", err)
+	}
+	b.settled()
+	b.exec(home, "COMMIT")
+	b.must("SHARD TABLE t BY HASH (id)")
+}
+
+// writer stands for a router: it inserts where its map says, waits for holds, and acknowledges an epoch when
+// nothing that it planned before is in flight.
+type writer struct {
+	b    *bench
+	mu   sync.RWMutex // held for reading by each statement: the acknowledgement takes it for writing
+	m    *directory.Map
+	done []int
+}
+
+func (w *writer) follow(ctx context.Context, name string) error {
+	member, err := w.b.store.Register(ctx, routerInfo(name))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = member.Close(context.WithoutCancel(ctx)) }()
+	for ctx.Err() == nil {
+		m, err := w.b.store.LoadMap(ctx, w.b.database)
+		if err == nil {
+			w.mu.Lock() // waits for the statements in flight
+			w.m = m
+			w.mu.Unlock()
+			member.Acknowledge(w.b.database, m.Epoch)
+		}
+		if pause(ctx, 5*time.Millisecond) != nil {
+			break
+		}
+	}
+	return nil
+}
+
+func (w *writer) insert(ctx context.Context, id int, conns []*pgx.Conn) error {
+	for {
+		w.mu.RLock()
+		table, ok := w.m.Table(directory.TableName{Schema: "public", Name: "t"})
+		if !ok || table.Hold == nil {
+			break
+		}
+		w.mu.RUnlock()
+		if err := pause(ctx, 2*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	defer w.mu.RUnlock()
+	shard := 0
+	if table, ok := w.m.Table(directory.TableName{Schema: "public", Name: "t"}); ok {
+		key, err := directory.IntValue(directory.Int4, int64(id))
+		if err != nil {
+			return err
+		}
+		group, _ := w.m.Group(table.Group)
+		part, _ := group.Locate([]directory.Value{key}, nil)
+		for i := range w.m.Shards {
+			if w.m.Shards[i].ID == group.Partitions[part].Shard {
+				shard = i
+			}
+		}
+	}
+	if _, err := conns[shard].Exec(ctx, "INSERT INTO t (id) VALUES ($1)", id); err != nil {
+		return err
+	}
+	w.done = append(w.done, id)
+	return nil
+}
+
+// TestConcurrentWriters: two routers insert and truncate nothing; a third one shards the table, which is
+// empty at that moment, and adds a column. Every acknowledged row is where the map says.
+func TestConcurrentWriters(t *testing.T) {
+	b := newBench(t)
+	b.exec(b.home(), "CREATE TABLE t (id int PRIMARY KEY)")
+	b.must0()
+	ctx, stop := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	writers := []*writer{{b: b, m: b.load()}, {b: b, m: b.load()}}
+	sharded := make(chan struct{})
+	for i, w := range writers {
+		conns := []*pgx.Conn{b.home()}
+		for shard := 1; shard < 3; shard++ {
+			conns = append(conns, b.connect(shard, b.database))
+		}
+		group.Go(func() {
+			if err := w.follow(ctx, fmt.Sprintf("writer%d", i)); err != nil && ctx.Err() == nil {
+				t.Errorf("follow: %v", err)
+			}
+		})
+		group.Go(func() {
+			for id := i; ctx.Err() == nil; id += 2 {
+				if err := w.insert(ctx, id, conns); err != nil && ctx.Err() == nil {
+					t.Errorf("insert %d: %v", id, err)
+					return
+				}
+				select {
+				case <-sharded:
+				default: // until the table is sharded it is to be empty again and again
+					_, _ = conns[0].Exec(ctx, "DELETE FROM t WHERE id = $1", id)
+					w.done = w.done[:0]
+				}
+			}
+		})
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		_, err := b.sharding(b.p, "SHARD TABLE t BY HASH (id) PARTITIONS 8")
+		if err == nil {
+			break
+		}
+		if e := pgerr.Of(err); !strings.Contains(e.Message, "has rows") || time.Now().After(deadline) {
+			t.Fatal(explain(err))
+		}
+	}
+	close(sharded)
+	b.mustDDL("ALTER TABLE", "ALTER TABLE t ADD COLUMN note text DEFAULT 'x'", "t")
+	for want := len(b.rows()) + 200; len(b.rows()) < want && time.Now().Before(deadline) && !t.Failed(); {
+		_ = pause(ctx, 20*time.Millisecond)
+	}
+	stop()
+	group.Wait()
+	rows := b.rows()
+	g := b.load().Groups[0]
+	for _, w := range writers {
+		for _, id := range w.done {
+			key, _ := directory.IntValue(directory.Int4, int64(id))
+			part, _ := g.Locate([]directory.Value{key}, nil)
+			if got := rows[id]; got != g.Partitions[part].Shard {
+				t.Errorf("row %d is on shard %q, not %q", id, got, g.Partitions[part].Shard)
+			}
+		}
+	}
+	b.settled()
+}
+
+// rows are the shards of all rows of t.
+func (b *bench) rows() map[int]directory.ShardID {
+	b.t.Helper()
+	all := make(map[int]directory.ShardID)
+	for i, shard := range cluster.Shards() {
+		rows, err := b.connect(i, b.database).Query(b.t.Context(), "SELECT id FROM t")
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		var id int
+		if _, err := pgx.ForEachRow(rows, []any{&id}, func() error { all[id] = shard.ID; return nil }); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return all
+}

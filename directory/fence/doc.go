@@ -13,12 +13,12 @@
 //  4. terminate the server connections that belong to no live router which acknowledged it, and wait until
 //     they are gone.
 //
-// After (1) a router with an older map opens no new connection to these shards; so in (4) it is enough to
-// look at the connections that exist. Step 4 goes by what it finds on the shard, not by a list of routers
-// known to have expired: a router that started from its snapshot file, cut off from etcd, was never
-// registered and is found all the same. The list of activity is read before the list of live routers, so a
-// router that registers in between is never taken for a dead one; and a round that finds a live router
-// behind, or terminates something, is followed by another until one finds nothing.
+// After (1) a router with an older map opens no new connection to these shards, so it is enough to look once
+// at the connections that exist then: a connection that compared the floor before it was raised is on that
+// list. Step 4 goes by this list, not by one of routers known to have expired: a router that started from its
+// snapshot file, cut off from etcd, was never registered and is found all the same. The connections are
+// listed before the live routers, so a router that registers in between is never taken for a dead one; if it
+// turns out live and behind, steps 3 and 4 are repeated for its connections.
 //
 // # The order of floor and epoch
 //

@@ -144,15 +144,22 @@ func (f *Fence) settle(ctx context.Context, m *directory.Map, concerned []direct
 	if _, err := f.raise(ctx, m.Database, concerned, m.Epoch); err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}
+	// Invariant: listed once, after the floor was raised. A connection that is not on this list had not
+	// compared the floor before, so it is refused if its router is stale; those that come and go later cannot
+	// hold this up.
+	activity, err := f.activityOf(ctx, m, concerned)
+	if err != nil {
+		return fmt.Errorf("settle: %w", err)
+	}
 	for attempt := 0; ; attempt++ {
 		if _, err := f.config.Store.WaitAcknowledged(ctx, m.Database, m.Epoch); err != nil {
 			return fmt.Errorf("settle: %w", err)
 		}
-		quiet, err := f.terminateRound(ctx, m, concerned)
+		done, err := f.terminateDead(ctx, m, concerned, activity)
 		if err != nil {
 			return fmt.Errorf("settle: %w", err)
 		}
-		if quiet {
+		if done {
 			break
 		}
 		if err := pause(ctx, time.Duration(min(attempt, 50))*time.Millisecond); err != nil {

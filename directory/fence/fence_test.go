@@ -265,6 +265,62 @@ func TestNameWithTwoProcesses(t *testing.T) {
 	}
 }
 
+// TestStaleRouterThatKeepsTrying: one that opens connections again and again does not hold a change up.
+func TestStaleRouterThatKeepsTrying(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
+	for i := range 4 {
+		group.Go(func() {
+			config, err := pgx.ParseConfig(cluster.ConnString(i%2, w.database))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			config.RuntimeParams["application_name"] = "shardyard/stale/1"
+			for ctx.Err() == nil {
+				conn, err := pgx.ConnectConfig(ctx, config)
+				if err != nil {
+					continue // terminated while it started, or the test is over
+				}
+				_, _ = fence.Floor(ctx, conn)
+				_ = conn.Close(context.Background())
+			}
+		})
+	}
+	for i := range 3 {
+		short, done := context.WithTimeout(t.Context(), 10*time.Second)
+		_, err := w.fence.Publish(short, w.database, w.ids, pin(fmt.Sprint("t", i)))
+		done()
+		must(t, err)
+	}
+}
+
+// TestRoleWithOtherDefaults: floors are raised whatever the database's settings are.
+func TestRoleWithOtherDefaults(t *testing.T) {
+	w := newWorld(t)
+	for i := range w.ids {
+		_, err := w.connect(i, "test", "postgres").Exec(t.Context(), "ALTER DATABASE "+w.database+" SET default_transaction_read_only = on")
+		must(t, err)
+		_, err = w.connect(i, "test", "postgres").Exec(t.Context(), "ALTER DATABASE "+w.database+" SET default_transaction_isolation = 'repeatable read'")
+		must(t, err)
+	}
+	var group sync.WaitGroup
+	for i := range 4 {
+		group.Go(func() {
+			if _, err := w.fence.Publish(t.Context(), w.database, w.ids, pin(fmt.Sprint("t", i))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if w.epoch() != 5 {
+		t.Errorf("the map is at %d", w.epoch())
+	}
+}
+
 // TestWaitsForLiveRouters: a live router that does not acknowledge holds the change up, and is named; the
 // change is published all the same and settled later.
 func TestWaitsForLiveRouters(t *testing.T) {

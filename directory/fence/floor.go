@@ -64,7 +64,9 @@ func (f *Fence) raise(
 
 func raiseOne(ctx context.Context, conn *pgx.Conn, epoch directory.Epoch) (directory.Epoch, error) {
 	var floor int64
-	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	// Whatever the role's or database's defaults are: others raise the same row at the same time.
+	options := pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}
+	err := pgx.BeginTxFunc(ctx, conn, options, func(tx pgx.Tx) error {
 		// A floor that a crash of the shard could take back would be none.
 		if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = on"); err != nil {
 			return err

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -30,63 +29,67 @@ type backend struct {
 	application string
 }
 
-// terminateRound terminates what no live and up-to-date router accounts for on the shards concerned. It
-// returns true if there was nothing to do and no live router was behind.
-func (f *Fence) terminateRound(ctx context.Context, m *directory.Map, shards []directory.Shard) (quiet bool, err error) {
+// activityOf lists the routers' connections to the map's database on each of the shards.
+func (f *Fence) activityOf(ctx context.Context, m *directory.Map, shards []directory.Shard) ([][]backend, error) {
 	activity := make([][]backend, len(shards))
-	connections := make([]*pgx.Conn, len(shards))
-	defer func() {
-		for _, conn := range connections {
-			if conn != nil {
-				closeConn(ctx, conn)
-			}
-		}
-	}()
-	err = eachShard(shards, func(i int, shard directory.Shard) (err error) {
-		if connections[i], err = f.config.Dial(ctx, shard, m.Database); err != nil {
+	err := eachShard(shards, func(i int, shard directory.Shard) error {
+		conn, err := f.config.Dial(ctx, shard, m.Database)
+		if err != nil {
 			return fmt.Errorf("connect: %w", err)
 		}
-		activity[i], err = listBackends(ctx, connections[i], m.Database)
+		defer closeConn(ctx, conn)
+		activity[i], err = listBackends(ctx, conn, m.Database)
 		return err
 	})
-	if err != nil {
-		return false, err
+	return activity, err
+}
+
+// judge divides the connections of one shard into those to terminate and those whose router is still behind.
+func judge(activity []backend, routers []etcd.RouterState, m *directory.Map) (doomed, waiting []backend) {
+	for _, b := range activity {
+		switch standing(b.application, routers, m) {
+		case dead:
+			doomed = append(doomed, b)
+		case behind:
+			waiting = append(waiting, b)
+		case covered:
+		}
 	}
-	// Invariant: the routers are read after the connections, so the connections of a router that registered
-	// before it opened them are never taken for those of a dead one.
+	return doomed, waiting
+}
+
+// terminateDead performs one round of step 4 and leaves in activity the connections whose router is still behind.
+func (f *Fence) terminateDead(
+	ctx context.Context, m *directory.Map, shards []directory.Shard, activity [][]backend,
+) (done bool, err error) {
+	// Invariant: the routers are read after the connections were, so the connections of a router that
+	// registered before it opened them are never taken for those of a dead one.
 	routers, err := f.config.Store.Routers(ctx)
+	if errors.Is(err, etcd.ErrUnavailable) {
+		return false, nil // the next round waits for etcd
+	}
 	if err != nil {
-		if errors.Is(err, etcd.ErrUnavailable) {
-			return false, nil // the next round waits for etcd
-		}
 		return false, err
 	}
-	var busy sync.Map
-	err = eachShard(shards, func(i int, shard directory.Shard) error {
-		var doomed []backend
-		for _, b := range activity[i] {
-			switch standing(b.application, routers, m) {
-			case dead:
-				doomed = append(doomed, b)
-			case behind:
-				busy.Store(shard.ID, true)
-			case covered:
-			}
-		}
-		if len(doomed) == 0 {
+	done = true
+	doomed := make([][]backend, len(shards))
+	for i := range shards {
+		doomed[i], activity[i] = judge(activity[i], routers, m)
+		done = done && len(activity[i]) == 0
+	}
+	return done, eachShard(shards, func(i int, shard directory.Shard) error {
+		if len(doomed[i]) == 0 {
 			return nil
 		}
-		busy.Store(shard.ID, true)
-		f.config.Log.InfoContext(ctx, "server connections of routers that are not live terminated",
-			"shard", shard.ID, "epoch", m.Epoch, "connections", len(doomed))
-		return terminate(ctx, connections[i], doomed)
+		conn, err := f.config.Dial(ctx, shard, m.Database)
+		if err != nil {
+			return fmt.Errorf("connect: %w", err)
+		}
+		defer closeConn(ctx, conn)
+		f.config.Log.InfoContext(ctx, "terminating server connections of routers that are not live",
+			"shard", shard.ID, "epoch", m.Epoch, "connections", len(doomed[i]))
+		return terminate(ctx, conn, doomed[i])
 	})
-	quiet = true
-	busy.Range(func(any, any) bool {
-		quiet = false
-		return false
-	})
-	return quiet, err
 }
 
 // verdict on one server connection.
@@ -219,7 +222,7 @@ func (f *Fence) clear(ctx context.Context, shard directory.Shard, database strin
 	if err != nil {
 		return err
 	}
-	// Read after the connections, as in terminateRound: a router may have come back.
+	// Read after the connections, as in terminateDead: a router may have come back.
 	routers, err := f.config.Store.Routers(ctx)
 	if err != nil {
 		return err

@@ -31,7 +31,8 @@ type Conn struct {
 	prepared *registry
 
 	tx         byte // of the last ReadyForQuery
-	busy       bool // bytes were written since the last ReadyForQuery
+	busy       bool // the server owes answers
+	pending    pending
 	fresh      bool // nothing was written since Acquire
 	dirty      bool
 	broken     bool
@@ -61,6 +62,9 @@ func (c *Conn) Identity() Identity { return c.pool.key.id }
 
 // PID returns the process id of the server's backend.
 func (c *Conn) PID() uint32 { return c.pid }
+
+// Idle reports whether the server owes no answer: as many ReadyForQuery messages were read as were asked for.
+func (c *Conn) Idle() bool { return !c.busy }
 
 // TxStatus returns the transaction status of the last ReadyForQuery: wire.TxIdle, TxOpen or TxFailed.
 func (c *Conn) TxStatus() byte { return c.tx }
@@ -102,6 +106,7 @@ func (c *Conn) Write(b []byte) error {
 	}
 	first := c.fresh
 	c.fresh, c.busy = false, true
+	c.pending.wrote(b)
 	if first && len(c.prepared.closing) > 0 {
 		b = append(c.AppendCloses(nil), b...)
 	}
@@ -221,7 +226,10 @@ func (c *Conn) track(frame wire.Frame) bool {
 		if err == nil && c.params[wire.View(name)] != wire.View(value) {
 			c.params[string(name)] = string(value)
 		}
+	case wire.TypeCopyInResponse:
+		c.pending.copyStarted()
 	case wire.TypeErrorResponse:
+		c.pending.failed()
 		c.serverError(frame.Body)
 	case wire.TypeCommandComplete:
 		switch string(frame.Body) {
@@ -241,9 +249,11 @@ func (c *Conn) ready(body []byte) {
 		c.broken = true
 		return
 	}
-	c.tx, c.busy = status, false
-	c.skipCloses = 0
-	c.prepared.forgetPending()
+	c.tx, c.busy = status, c.pending.ready()
+	if !c.busy {
+		c.skipCloses = 0
+		c.prepared.forgetPending()
+	}
 }
 
 // serverError looks for errors that say something about the connection.

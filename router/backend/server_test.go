@@ -292,6 +292,49 @@ func TestCopyBothWays(t *testing.T) {
 	}
 }
 
+// COPY FROM STDIN by the extended protocol: the server ignores the Sync behind Execute, and so does the count of what it owes.
+func TestCopyInExtendedProtocol(t *testing.T) {
+	p := newPools(t, func(c *Config) { c.PoolSize = 1 })
+	c := acquire(t, p, superuser)
+	pid := c.PID()
+	mustQuery(t, c, "CREATE TEMP TABLE copied (x text)")
+	c.MarkDirty()
+	for range 2 {
+		request := wire.AppendParse(nil, "", "COPY copied FROM STDIN", nil)
+		request = wire.AppendSync(wire.AppendExecute(wire.AppendBind(request, "", "", nil, nil, nil), "", 0))
+		for i := range request { // in the smallest pieces
+			if err := c.Write(request[i : i+1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for {
+			frame, err := c.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if frame.Type == wire.TypeCopyInResponse {
+				break
+			}
+		}
+		data := wire.AppendSync(wire.AppendCopyDone(wire.AppendCopyData(nil, []byte("a\n"))))
+		if err := c.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		if c.Idle() {
+			t.Fatal("idle before the answer")
+		}
+		if _, err := answer(c); err != nil || !c.Idle() {
+			t.Fatalf("not idle behind the answer: %v", err)
+		}
+	}
+	p.Release(c)
+	c = acquire(t, p, superuser)
+	if c.PID() != pid {
+		t.Fatal("the connection was closed without need")
+	}
+	p.Release(c)
+}
+
 func TestReadDeadlineLosesNothing(t *testing.T) {
 	p := newPools(t, nil)
 	c := acquire(t, p, superuser)

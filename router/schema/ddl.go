@@ -40,6 +40,9 @@ func (p *Performer) ddl(ctx context.Context, r Request) (result *Result, err err
 	if err != nil {
 		return nil, err
 	}
+	if err := p.syncRoles(ctx, m, holders); err != nil {
+		return nil, err
+	}
 	op := p.newOperation(m, r.Tag+" "+r.Tables[0].String(), r.Tables, changedShards(m.Home, holders))
 	defer func() { op.end(ctx, err) }()
 	if err := op.setHold(ctx); err != nil {
@@ -167,7 +170,12 @@ func (d *ddl) runOn(ctx context.Context, shard directory.ShardID, needs []need) 
 	if err := d.reached("run " + string(shard)); err != nil {
 		return nil, nil, err
 	}
-	conn, err := d.begin(ctx, shard)
+	if shard != d.m.Home {
+		if err := d.p.bringFirst(ctx, d.m, shard, needs); err != nil {
+			return nil, nil, err
+		}
+	}
+	conn, err := d.beginAs(ctx, shard, d.request)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -184,11 +192,6 @@ func (d *ddl) runOn(ctx context.Context, shard directory.ShardID, needs []need) 
 		}
 		oids[name] = oid
 	}
-	if shard != d.m.Home {
-		if err := bring(ctx, conn, shard, needs); err != nil {
-			return nil, nil, err
-		}
-	}
 	if err := d.runAs(ctx, conn); err != nil {
 		return nil, nil, err
 	}
@@ -201,7 +204,7 @@ func (d *ddl) runOn(ctx context.Context, shard directory.ShardID, needs []need) 
 	return before, after, nil
 }
 
-// runAs runs the statement with the session's settings, search path and rights.
+// runAs runs the statement with the session's settings and search path on a connection of beginAs.
 func (d *ddl) runAs(ctx context.Context, conn *pgx.Conn) error {
 	r := d.request
 	if err := applySettings(ctx, conn, r.Settings, true); err != nil {
@@ -214,16 +217,34 @@ func (d *ddl) runAs(ctx context.Context, conn *pgx.Conn) error {
 	if _, err := conn.Exec(ctx, "SELECT pg_catalog.set_config('search_path', $1, true)", strings.Join(quoted, ", ")); err != nil {
 		return err
 	}
-	if _, err := conn.Exec(ctx, "SET LOCAL SESSION AUTHORIZATION "+directory.QuoteIdentifier(r.User)); err != nil {
-		return fmt.Errorf("become %s: %w", r.User, err)
-	}
 	if _, err := conn.Exec(ctx, "SET LOCAL check_function_bodies = on"); err != nil {
 		return err
 	}
-	if _, err := conn.Exec(ctx, r.SQL, pgx.QueryExecModeSimpleProtocol); err != nil {
+	// The extended protocol takes one statement only, whatever the text holds.
+	if err := conn.PgConn().ExecParams(ctx, r.SQL, nil, nil, nil, nil).Read().Err; err != nil {
 		return pgerr.Of(err)
 	}
-	return run(ctx, conn, []string{"SET LOCAL SESSION AUTHORIZATION DEFAULT"})
+	return nil
+}
+
+// bringFirst makes the objects that the statement names and the shard lacks, in a transaction of its own by the
+// service role: they are as on the home shard, so they may stay if the statement fails.
+func (p *Performer) bringFirst(ctx context.Context, m *directory.Map, shard directory.ShardID, needs []need) error {
+	if len(needs) == 0 {
+		return nil
+	}
+	conn, err := p.dial(ctx, m, shard, "shardyard-bring")
+	if err != nil {
+		return err
+	}
+	defer p.close(ctx, conn)
+	if err := run(ctx, conn, []string{"BEGIN", "SET LOCAL check_function_bodies = off", "SELECT pg_catalog.set_config('search_path', '', false)"}); err != nil {
+		return err
+	}
+	if err := bring(ctx, conn, shard, needs); err != nil {
+		return err
+	}
+	return run(ctx, conn, []string{"COMMIT"})
 }
 
 // describeByOID describes the table with that OID under the name that it has now; nil if it is gone.

@@ -58,7 +58,7 @@ func (p *Performer) objectDDL(ctx context.Context, m *directory.Map, r Request) 
 	}
 	d := &ddl{operation: op, request: r, holders: shards}
 	for _, shard := range shards {
-		conn, err := op.begin(ctx, shard)
+		conn, err := op.beginAs(ctx, shard, r)
 		if err != nil {
 			return nil, err
 		}

@@ -109,7 +109,7 @@ func TestDDLOfPlaceholder(t *testing.T) {
 func TestDDLRefusals(t *testing.T) {
 	b := newBench(t)
 	home := b.home()
-	b.exec(home, `CREATE TABLE t (id int, n int, at date); CREATE TABLE log (n int); CREATE TABLE pinned (a int); CREATE TABLE other (a int PRIMARY KEY);
+	b.exec(home, `CREATE TABLE t (id int, n int, at date); CREATE TABLE log (n int); CREATE TABLE pinned (a int); CREATE TABLE other (a int PRIMARY KEY); INSERT INTO other VALUES (1);
 		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES (1); RETURN NULL; END';
 		CREATE FUNCTION quiet() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'`)
 	b.must("SHARD TABLE t BY HASH (id) PARTITIONS 6")
@@ -176,5 +176,43 @@ func TestObjectDDL(t *testing.T) {
 			t.Errorf("shard %d has %q, %v", shard, source, err)
 		}
 	}
+	b.settled()
+}
+
+// TestDDLRights: the statement runs with the user's rights, on a connection that is the user's.
+func TestDDLRights(t *testing.T) {
+	b := newBench(t)
+	b.exec(b.home(), `DO $$ BEGIN CREATE ROLE table_owner LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+		DO $$ BEGIN CREATE ROLE stranger LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+		CREATE TABLE t (id int, n int); ALTER TABLE t OWNER TO table_owner; GRANT CREATE ON SCHEMA public TO table_owner;
+		CREATE FUNCTION grab(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RESET SESSION AUTHORIZATION; ALTER ROLE stranger SUPERUSER; RETURN 1; END'`)
+	b.must("SHARD TABLE t BY HASH (id) PARTITIONS 3")
+	for shard := range 3 {
+		b.exec(b.connect(shard, b.database), "INSERT INTO t VALUES (1, 1)")
+	}
+	alter := func(p *Performer, user, sql string) error {
+		_, err := p.DDL(t.Context(), Request{
+			SQL: sql, Tag: "ALTER TABLE", Database: b.database, User: user, SearchPath: []string{"public"},
+			Tables: []directory.TableName{{Schema: "public", Name: "t"}},
+		})
+		return err
+	}
+	if err := alter(b.p, "table_owner", "ALTER TABLE t ADD COLUMN x int"); pgerr.Of(err).Code != "42501" {
+		t.Errorf("without credentials of the user: %v", err)
+	}
+	b.p.config.DialAs = dialAs
+	if err := alter(b.p, "stranger", "ALTER TABLE t ADD COLUMN x int"); pgerr.Of(err).Code != "42501" {
+		t.Errorf("a stranger changed the table: %v", err)
+	}
+	if err := alter(b.p, "table_owner", "ALTER TABLE t ALTER COLUMN n TYPE bigint USING grab(n)"); pgerr.Of(err).Code != "42501" {
+		t.Errorf("the user's code took the service role's rights: %v", err)
+	}
+	if err := alter(b.p, "table_owner", "ALTER TABLE t ADD COLUMN x int; RESET ROLE"); pgerr.Of(err).Code != "42601" {
+		t.Errorf("two statements: %v", err)
+	}
+	if err := alter(b.p, "table_owner", "ALTER TABLE t ADD COLUMN x int"); err != nil {
+		t.Error(explain(err))
+	}
+	b.alike("t", 0, 1, 2)
 	b.settled()
 }

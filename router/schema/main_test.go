@@ -61,8 +61,7 @@ func newBench(t *testing.T) *bench {
 func (b *bench) performer(router string) *Performer {
 	b.t.Helper()
 	dial := func(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {
-		return pgx.Connect(ctx, fmt.Sprintf("host=%s port=%d user=postgres dbname=%s sslmode=disable",
-			shard.Primary.Host, shard.Primary.Port, database))
+		return dialAs(ctx, shard, database, "postgres")
 	}
 	f, err := fence.New(fence.Config{Store: b.store, Dial: dial})
 	if err != nil {
@@ -190,4 +189,9 @@ func explain(err error) string {
 
 func routerInfo(name string) etcd.RouterInfo {
 	return etcd.RouterInfo{Name: name, Address: "127.0.0.1:1", CancelPrefix: 1}
+}
+
+func dialAs(ctx context.Context, shard directory.Shard, database, user string) (*pgx.Conn, error) {
+	return pgx.Connect(ctx, fmt.Sprintf("host=%s port=%d user=%s dbname=%s sslmode=disable",
+		shard.Primary.Host, shard.Primary.Port, user, database))
 }

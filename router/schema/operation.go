@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -79,23 +80,57 @@ func (op *operation) setHold(ctx context.Context) error {
 	return err
 }
 
-// begin opens a connection and a transaction on a shard.
+// begin opens a connection of the service role and a transaction on a shard.
 func (op *operation) begin(ctx context.Context, shard directory.ShardID) (*pgx.Conn, error) {
 	conn, err := op.p.dial(ctx, op.m, shard, applicationName(op.id))
 	if err != nil {
 		return nil, err
 	}
+	return conn, op.start(ctx, shard, conn)
+}
+
+// beginAs is begin with the rights of a request's user, and no more than those.
+func (op *operation) beginAs(ctx context.Context, shard directory.ShardID, r Request) (*pgx.Conn, error) {
+	login := cmp.Or(r.SessionUser, r.User)
+	if op.p.config.DialAs != nil {
+		conn, err := op.p.dialAs(ctx, op.m, shard, login, applicationName(op.id))
+		if err != nil {
+			return nil, err
+		}
+		if err := op.start(ctx, shard, conn); err != nil || login == r.User {
+			return conn, err
+		}
+		return conn, run(ctx, conn, []string{"SET LOCAL ROLE " + directory.QuoteIdentifier(r.User)})
+	}
+	conn, err := op.begin(ctx, shard)
+	if err != nil {
+		return nil, err
+	}
+	var superuser bool
+	err = conn.QueryRow(ctx, "SELECT count(*) = 0 FROM pg_catalog.pg_roles WHERE rolname IN ($1, $2) AND NOT rolsuper", login, r.User).Scan(&superuser)
+	if err != nil {
+		return nil, err
+	}
+	if !superuser {
+		return nil, pgerr.New("42501", "only superusers may change sharded tables on this router").
+			WithHint("The router must be able to connect to the shards as the user for that; it has no credentials of other roles.")
+	}
+	return conn, run(ctx, conn, []string{"SET LOCAL SESSION AUTHORIZATION " + directory.QuoteIdentifier(r.User)})
+}
+
+func (op *operation) start(ctx context.Context, shard directory.ShardID, conn *pgx.Conn) error {
 	op.conns[shard] = conn
 	timeout := fmt.Sprintf("%dms", op.p.config.LockTimeout.Milliseconds())
 	if err := run(ctx, conn, []string{
 		"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
 		"SET LOCAL lock_timeout = '" + timeout + "'",
+		"SET LOCAL statement_timeout = 0",
 		"SET LOCAL check_function_bodies = off",
 		"SET LOCAL idle_in_transaction_session_timeout = 0",
 	}); err != nil {
-		return nil, fmt.Errorf("begin on shard %s: %w", shard, err)
+		return fmt.Errorf("begin on shard %s: %w", shard, err)
 	}
-	return conn, nil
+	return nil
 }
 
 // lock takes a table's lock in the open transaction, which waits for the transactions that have used it, a

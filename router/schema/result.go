@@ -21,6 +21,8 @@ type Request struct {
 	Database string
 	// User is the session's current role: the statement runs with its rights.
 	User string
+	// SessionUser is the role that the session logged in as; User was set from it by SET ROLE. Defaults to User.
+	SessionUser string
 	// SearchPath as written ("$user" included).
 	SearchPath []string
 	// Settings of the session that change what a statement means (TimeZone, DateStyle, …); set for the

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/shardyard/shardyard/directory"
 )
 
 // rolesQuery prints, for every role of ours, the statement that makes it: attributes and the password's
@@ -89,6 +91,43 @@ func copyRoles(ctx context.Context, home, conn *pgx.Conn) error {
 	}
 	if err := run(roleSettingsQuery, func(names []string) bool { return missing[names[0]] }); err != nil {
 		return fmt.Errorf("copy role settings: %w", err)
+	}
+	return nil
+}
+
+// SyncRoles brings the roles of the home shard that other shards of a database lack. Routers call it when a
+// role cannot log in on a shard, and after CREATE ROLE.
+func (p *Performer) SyncRoles(ctx context.Context, database string) error {
+	m, err := p.config.Store.LoadMap(ctx, database)
+	if err != nil {
+		return err
+	}
+	shards := make([]directory.ShardID, len(m.Shards))
+	for i := range m.Shards {
+		shards[i] = m.Shards[i].ID
+	}
+	return p.syncRoles(ctx, m, shards)
+}
+
+func (p *Performer) syncRoles(ctx context.Context, m *directory.Map, shards []directory.ShardID) error {
+	home, err := p.dial(ctx, m, m.Home, "shardyard-join")
+	if err != nil {
+		return err
+	}
+	defer p.close(ctx, home)
+	for _, shard := range shards {
+		if shard == m.Home {
+			continue
+		}
+		conn, err := p.dial(ctx, m, shard, "shardyard-join")
+		if err != nil {
+			return err
+		}
+		err = copyRoles(ctx, home, conn)
+		p.close(ctx, conn)
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -92,7 +92,7 @@ func addShard(cmd *cobra.Command, options shardOptions, name string) error {
 			passwords[options.serviceUser] = options.password
 		}
 		log := slog.New(slog.DiscardHandler)
-		pools, err := backend.New(backend.Config{RouterName: "cli", ServiceUser: options.serviceUser, Passwords: passwords, Log: log})
+		pools, err := backend.New(ctx, backend.Config{RouterName: "cli", ServiceUser: options.serviceUser, Passwords: passwords, Log: log})
 		if err != nil {
 			return err
 		}

@@ -68,7 +68,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return n, fmt.Errorf("register the router: %w", err)
 	}
 	cfg.Pools.ApplicationName = n.member.ApplicationPrefix()
-	if n.pools, err = backend.New(cfg.Pools); err != nil {
+	if n.pools, err = backend.New(ctx, cfg.Pools); err != nil {
 		return n, err
 	}
 	if n.performer, err = NewPerformer(n.store, n.pools.Service, cfg.Router.Name, cfg.Log); err != nil {

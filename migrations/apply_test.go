@@ -3,7 +3,9 @@ package migrations
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,9 +29,13 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// databases counts them, so that a test can run more than once.
+var databases atomic.Int64
+
 // fresh makes a database and gives how to reach it and a connection to it.
 func fresh(t *testing.T, name string) (*pgx.ConnConfig, *pgx.Conn) {
 	t.Helper()
+	name = fmt.Sprintf("%s_%d", name, databases.Add(1))
 	must(t, cluster.CreateDatabase(t.Context(), name))
 	config, err := pgx.ParseConfig(cluster.ConnString(0, name))
 	must(t, err)
@@ -158,7 +164,7 @@ func TestApplicationsMayOnlyReadTheFloor(t *testing.T) {
 	config, conn := fresh(t, "rights")
 	ctx := t.Context()
 	must(t, Apply(ctx, config))
-	_, err := conn.Exec(ctx, "CREATE ROLE application; ALTER DATABASE rights OWNER TO application; SET ROLE application")
+	_, err := conn.Exec(ctx, fmt.Sprintf("CREATE ROLE of_%[1]s; ALTER DATABASE %[1]s OWNER TO of_%[1]s; SET ROLE of_%[1]s", config.Database))
 	must(t, err)
 	var floor int64
 	must(t, conn.QueryRow(ctx, "SELECT floor FROM shardyard.epoch").Scan(&floor))

@@ -56,10 +56,12 @@ func unavailable(err error) bool {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return true
 	}
-	code := status.Code(err)
+	var code codes.Code
 	var refusal rpctypes.EtcdError
 	if errors.As(err, &refusal) {
 		code = refusal.Code()
+	} else if answer, ok := status.FromError(err); ok {
+		code = answer.Code()
 	}
 	switch code {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.ResourceExhausted, codes.Unknown:

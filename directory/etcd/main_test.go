@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -126,11 +128,22 @@ func until(t testing.TB, what string, condition func() bool) {
 	}
 }
 
+var (
+	prefixes     sync.Map // by test
+	prefixesMade atomic.Int64
+)
+
+// prefixOf gives each run of a test a part of etcd of its own.
+func prefixOf(t testing.TB) string {
+	prefix, _ := prefixes.LoadOrStore(t, fmt.Sprintf("/test-%d/", prefixesMade.Add(1)))
+	return prefix.(string)
+}
+
 // openStore opens a Store on a prefix of the test's own; configure may change the settings.
 func openStore(t testing.TB, configure ...func(*Config)) *Store {
 	t.Helper()
 	config := Config{
-		Endpoints: server.Endpoints(), Prefix: "/" + strings.ReplaceAll(t.Name(), "/", "-") + "/", LeaseTTL: time.Second,
+		Endpoints: server.Endpoints(), Prefix: prefixOf(t), LeaseTTL: time.Second,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	for _, f := range configure {

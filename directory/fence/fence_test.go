@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,6 +49,9 @@ func until(t testing.TB, what string, condition func() bool) {
 	}
 }
 
+// worlds counts them, so that a test can run more than once.
+var worlds atomic.Int64
+
 // world is what one test works with.
 type world struct {
 	*testing.T
@@ -62,7 +66,7 @@ type world struct {
 func (w *world) openStore() *etcd.Store {
 	w.Helper()
 	store, err := etcd.Open(w.Context(), etcd.Config{
-		Endpoints: cluster.Etcd().Endpoints(), Prefix: "/" + w.Name(), LeaseTTL: time.Second, RequestTimeout: time.Second,
+		Endpoints: cluster.Etcd().Endpoints(), Prefix: "/" + w.database, LeaseTTL: time.Second, RequestTimeout: time.Second,
 		Log: slog.New(slog.NewTextHandler(w.Output(), nil)),
 	})
 	must(w, err)
@@ -71,7 +75,7 @@ func (w *world) openStore() *etcd.Store {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{T: t, database: strings.ToLower(t.Name()), beforeDial: func(directory.ShardID) error { return nil }}
+	w := &world{T: t, database: fmt.Sprintf("%s_%d", strings.ToLower(t.Name()), worlds.Add(1)), beforeDial: func(directory.ShardID) error { return nil }}
 	must(t, cluster.CreateDatabase(t.Context(), w.database))
 	w.store = w.openStore()
 	t.Cleanup(func() { must(t, w.store.Close()) })

@@ -10,35 +10,35 @@ type Kind uint8
 
 // The kinds of plans.
 const (
-	Empty              Kind = iota // nothing but blanks and comments
-	Relay                          // one shard runs the client's own text
-	Scatter                        // several shards run SQL; the router concatenates or merges
-	Begin                          // BEGIN, START TRANSACTION: Plan.Transaction
-	Commit                         // COMMIT, END: Plan.Transaction.Chain
-	Rollback                       // ROLLBACK, ABORT: Plan.Transaction.Chain
-	Savepoint                      // Plan.Name
-	Release                        // RELEASE SAVEPOINT: Plan.Name
-	RollbackTo                     // ROLLBACK TO SAVEPOINT: Plan.Name
-	SetTransaction                 // SET TRANSACTION …, for every enlisted shard
-	SetConstraints                 // SET CONSTRAINTS …, for every enlisted shard
-	Set                            // SET name = value, SET SESSION CHARACTERISTICS: Plan.Set
-	Reset                          // RESET name, RESET ALL: Plan.Set
-	Show                           // SHOW name, SHOW ALL: Plan.Name
-	Discard                        // DISCARD: Plan.Name is ALL, PLANS, SEQUENCES or TEMP
-	Prepare                        // PREPARE: Plan.Prepare
-	Execute                        // EXECUTE: Plan.Execute
-	Deallocate                     // DEALLOCATE: Plan.Name, empty for ALL
-	DeclareCursor                  // DECLARE … CURSOR: Plan.Cursor; routed like its query
-	Fetch                          // FETCH and MOVE: Plan.Name is the cursor
-	CloseCursor                    // CLOSE: Plan.Name, empty for ALL
-	Copy                           // COPY: Plan.Copy
-	Listen                         // LISTEN: Plan.Name
-	Unlisten                       // UNLISTEN: Plan.Name, empty for *
-	Notify                         // NOTIFY, runs on the home shard: Plan.Name
-	DDL                            // changes the catalog: Plan.DDL
-	Sharding                       // a sharding statement that changes the map: Plan.Sharding
-	ShowSharding                   // SHOW SHARDS, SHOW TABLES, SHOW PARTITIONS: Plan.Sharding
-	Explain                        // EXPLAIN: Plan.Explain
+	Empty          Kind = iota // nothing but blanks and comments
+	Relay                      // one shard runs the client's own text
+	Scatter                    // several shards run SQL; the router concatenates or merges
+	Begin                      // BEGIN, START TRANSACTION: Plan.Transaction
+	Commit                     // COMMIT, END: Plan.Transaction.Chain
+	Rollback                   // ROLLBACK, ABORT: Plan.Transaction.Chain
+	Savepoint                  // Plan.Name
+	Release                    // RELEASE SAVEPOINT: Plan.Name
+	RollbackTo                 // ROLLBACK TO SAVEPOINT: Plan.Name
+	SetTransaction             // SET TRANSACTION …, for every enlisted shard
+	SetConstraints             // SET CONSTRAINTS …, for every enlisted shard
+	Set                        // SET name = value, SET SESSION CHARACTERISTICS: Plan.Set
+	Reset                      // RESET name, RESET ALL: Plan.Set
+	Show                       // SHOW name, SHOW ALL: Plan.Name
+	Discard                    // DISCARD: Plan.Name is ALL, PLANS, SEQUENCES or TEMP
+	Prepare                    // PREPARE: Plan.Prepare
+	Execute                    // EXECUTE: Plan.Execute
+	Deallocate                 // DEALLOCATE: Plan.Name, empty for ALL
+	DeclareCursor              // DECLARE … CURSOR: Plan.Cursor; routed like its query
+	Fetch                      // FETCH and MOVE: Plan.Name is the cursor
+	CloseCursor                // CLOSE: Plan.Name, empty for ALL
+	Copy                       // COPY: Plan.Copy
+	Listen                     // LISTEN: Plan.Name
+	Unlisten                   // UNLISTEN: Plan.Name, empty for *
+	Notify                     // NOTIFY, runs on the home shard: Plan.Name
+	DDL                        // changes the catalog: Plan.DDL
+	Sharding                   // a sharding statement that changes the map: Plan.Sharding
+	ShowSharding               // SHOW SHARDS, SHOW TABLES, SHOW PARTITIONS: Plan.Sharding
+	Explain                    // EXPLAIN: Plan.Explain
 )
 
 var kindNames = [...]string{
@@ -78,6 +78,10 @@ type Plan struct {
 	// another connection; it names that thing ("temporary table", "session advisory lock",
 	// "cursor with hold"). The session keeps its connection to the shard then.
 	Pins string
+	// SessionValue names a function whose result depends on what the session did before on the same
+	// connection (currval, lastval). Outside of a transaction block another session's value could be
+	// the answer unless the session is pinned to its connection.
+	SessionValue string
 	// ParseOnly marks what our parser rejects: the home shard is asked to Parse the text, and
 	// its error is the answer. If the home shard accepts it, the text may be run there only
 	// where nothing is sharded in the database; else it is refused (0A000).
@@ -178,7 +182,10 @@ type DDLData struct {
 	// Tables are the sharded and pinned tables that the statement changes; empty means that it
 	// runs on the home shard alone (and the catalog is to be read again).
 	Tables []directory.TableName
-	Temp   bool // creates a temporary object
+	// Objects: it is about a type or a function that other shards may have too, so it has to be
+	// performed there as well although Tables is empty.
+	Objects bool
+	Temp    bool // creates a temporary object
 }
 
 // ExplainData is the inside of EXPLAIN. The plan's Route, SQL, Merge and Refusal are those of the

@@ -53,6 +53,9 @@ type Args struct {
 	Params  [][]byte
 	Formats []int16
 	Types   []uint32
+	// Transcoded: the client's encoding is not the server's, so that texts beyond ASCII in the
+	// statement and the parameters are not the texts that the server stores.
+	Transcoded bool
 }
 
 // Target is where one execution goes.

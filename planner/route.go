@@ -22,6 +22,8 @@ type Route struct {
 	Filters []Filter
 	// Also is a shard that joins the union whatever the values: that of a pinned table. Empty if none.
 	Also directory.ShardID
+
+	fixed []directory.ShardID // the only shard of RouteHome and RouteShard
 }
 
 // Filter says which rows of one reference to a sharded table can matter.
@@ -82,4 +84,10 @@ type ValueRef struct {
 	Array bool
 	// Null is a literal NULL.
 	Null bool
+	// Inferred marks a parameter whose type the client left open, and Unsure one of which it is not
+	// certain either that Postgres gives it Type (unless Args.Types says so). An Unsure constant is
+	// one whose value depends on something that we do not know.
+	Inferred, Unsure bool
+	// Invalid is a constant that no Postgres accepts: any shard gives the error.
+	Invalid bool
 }

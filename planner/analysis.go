@@ -1,0 +1,223 @@
+package planner
+
+import (
+	"slices"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner/catalog"
+	"github.com/shardyard/shardyard/planner/lexer"
+)
+
+// place is where a relation lives.
+type place uint8
+
+const (
+	onHome  place = iota // unsharded, temporary, of the catalog, or unknown
+	pinned               // on a shard of its own that is not the home shard
+	sharded              // spread
+)
+
+// reference is one mention of a relation in a statement.
+type reference struct {
+	entry    int
+	name     directory.TableName
+	relation *catalog.Relation // nil if the catalog does not have it
+	table    *directory.Table  // nil if the map does not have it
+	place    place
+	context  *context
+	position int // byte offset in the text, -1 if unknown
+	written  bool
+	system   bool    // of the system catalogs
+	stored   *Filter // of the target of an INSERT: the rows that it stores
+}
+
+// analysis collects what one statement says. It is used once.
+type analysis struct {
+	env      *Env
+	sql      string
+	literals []lexer.Literal
+	types    []uint32
+	path     []string // effective search path
+
+	entries    int
+	references []*reference
+	tableUses  map[string]int // how often a bare relation name stands in the statement
+	deferred   []*cte
+	topScope   *scope // of the outermost query
+
+	params     map[int]*paramUse
+	valuesUsed bool // the plan depends on the value of a literal
+
+	inFrom bool // a function of FROM is being looked at
+
+	// What the statement contains, at any level.
+	functions functionUse
+	locking   bool
+	lockPos   int
+	writes    bool // a data-modifying WITH
+	systemCol int  // location of a system column, -1 if there is none
+	outerAgg  bool // an aggregate in a subquery whose arguments are not its own level's
+	regCast   int  // location of a cast to a reg* type, -1
+	clockText int  // location of a date/time constant that reads the clock ('now'), -1
+
+	// refused is the first reason found against the whole statement.
+	refused *Error
+}
+
+// paramUse is how a parameter of undeclared type is used.
+type paramUse struct {
+	occurrences int
+	typed       int // occurrences whose context says the type, all the same
+	as          directory.KeyType
+	conflict    bool
+}
+
+func newAnalysis(st *Statement, types []uint32, env *Env, root message) *analysis {
+	a := &analysis{
+		env: env, sql: st.Text, literals: st.literals, types: types,
+		path:      env.Catalog.EffectivePath(env.SearchPath, env.User),
+		tableUses: make(map[string]int), params: make(map[int]*paramUse),
+		systemCol: -1, regCast: -1, clockText: -1, lockPos: -1,
+	}
+	walk(root, func(m message) bool {
+		switch m := m.(type) {
+		case *rangeVar:
+			if m.Schemaname == "" {
+				a.tableUses[m.Relname]++
+			}
+		case *paramRef:
+			a.param(int(m.Number)).occurrences++
+		}
+		return true
+	})
+	return a
+}
+
+func (a *analysis) param(number int) *paramUse {
+	use := a.params[number]
+	if use == nil {
+		use = &paramUse{}
+		a.params[number] = use
+	}
+	return use
+}
+
+// refuse notes a reason against the statement; the first one counts.
+func (a *analysis) refuse(err *Error, offset int) {
+	if a.refused == nil {
+		a.refused = err.at(a.position(offset))
+	}
+}
+
+// position converts a byte offset to a 1-based character; 0 if offset is negative.
+func (a *analysis) position(offset int) int {
+	if offset < 0 || offset > len(a.sql) {
+		return 0
+	}
+	n := 1
+	for i := range a.sql {
+		if i >= offset {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+func (a *analysis) newEntry() int {
+	a.entries++
+	return a.entries
+}
+
+// relation resolves a name of the FROM clause or a target and notes the reference.
+func (a *analysis) relation(rv *rangeVar, ctx *context) *reference {
+	r := &reference{entry: a.newEntry(), context: ctx, position: int(rv.Location)}
+	r.name = directory.TableName{Schema: rv.Schemaname, Name: rv.Relname}
+	a.references = append(a.references, r)
+	if a.temporary(rv) {
+		return r
+	}
+	rel, ok := a.env.Catalog.ResolveTable(rv.Schemaname, rv.Relname, a.path)
+	if !ok {
+		if t, found := a.env.Map.Table(r.name); found && rv.Schemaname != "" {
+			a.place(r, t)
+		}
+		return r
+	}
+	r.relation, r.name, r.system = rel, rel.Name, rel.System
+	if t, found := a.env.Map.Table(rel.Name); found {
+		a.place(r, t)
+	}
+	return r
+}
+
+func (a *analysis) place(r *reference, t *directory.Table) {
+	r.table = t
+	switch {
+	case t.Kind == directory.TableSharded:
+		r.place = sharded
+	case t.Kind == directory.TablePinned && t.Shard == a.env.Map.Home:
+		r.place = onHome
+	case t.Kind == directory.TablePinned:
+		r.place = pinned
+	default:
+		a.refuse(refuse("Wait for a release that supports it.", "table %s is distributed in a way that is not supported yet", t.Name), r.position)
+	}
+}
+
+// temporary reports whether the name stands for a temporary relation of the session.
+func (a *analysis) temporary(rv *rangeVar) bool {
+	if rv.Schemaname == "pg_temp" {
+		return true
+	}
+	return rv.Schemaname == "" && slices.Contains(a.env.TempNames, rv.Relname)
+}
+
+// columnsOf are the live columns of a reference.
+func (r *reference) columnsOf() (columns []column, open bool) {
+	if r.relation == nil || r.relation.System {
+		return nil, true
+	}
+	for _, c := range r.relation.Live() {
+		columns = append(columns, column{name: c.Name, id: columnID{r.entry, c.Name}, cat: c})
+	}
+	return columns, false
+}
+
+// spread are the references to sharded tables, elsewhere those to tables pinned away from home, and
+// home the others.
+func (a *analysis) sorted() (spread, elsewhere, home []*reference) {
+	for _, r := range a.references {
+		switch r.place {
+		case sharded:
+			spread = append(spread, r)
+		case pinned:
+			elsewhere = append(elsewhere, r)
+		default:
+			home = append(home, r)
+		}
+	}
+	return spread, elsewhere, home
+}
+
+// mapTables are the tables of the map that the statement touches, without duplicates.
+func (a *analysis) mapTables() []directory.TableName {
+	var tables []directory.TableName
+	for _, r := range a.references {
+		if r.table != nil && !slices.Contains(tables, r.name) {
+			tables = append(tables, r.name)
+		}
+	}
+	return tables
+}
+
+// away reports whether any of the names is a table that does not live on the home shard alone.
+func (a *analysis) away(list []directory.TableName) (directory.TableName, bool) {
+	for _, name := range list {
+		t, ok := a.env.Map.Table(name)
+		if ok && (t.Kind != directory.TablePinned || t.Shard != a.env.Map.Home) {
+			return name, true
+		}
+	}
+	return directory.TableName{}, false
+}

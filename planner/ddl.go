@@ -1,0 +1,233 @@
+package planner
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner/catalog"
+)
+
+// planDDL plans a statement that changes the catalog.
+func (a *analysis) planDDL(m message) (*Plan, *Error) {
+	data := &DDLData{Command: commandTag(m)}
+	plan := &Plan{Kind: DDL, Tag: data.Command, DDL: data, Route: Route{Kind: RouteHome}}
+	if temporaryObject(m) {
+		data.Temp, plan.Pins = true, "temporary table"
+	}
+	if !a.env.Map.AnythingSharded() {
+		return plan, nil
+	}
+	away, home := a.touched(m)
+	if len(away) == 0 {
+		data.Objects = aboutObjects(m, data.Command)
+		if err := a.checkDefinition(m); err != nil {
+			return nil, err
+		}
+		return plan, nil
+	}
+	if len(home) > 0 && !a.mainIsAway(m) {
+		return nil, refuse("Shard or pin both tables alike, or use one statement for each table.",
+			"%s with table %s, which is not on the home shard alone, and %s, which is on it", data.Command, away[0], home[0])
+	}
+	data.Tables, plan.Tables = away, away
+	plan.Route = Route{}
+	return plan, nil
+}
+
+// touched are the tables of the map, and the other tables, that a statement names.
+func (a *analysis) touched(m message) (away, home []directory.TableName) {
+	note := func(schema, name string) {
+		rel, ok := a.env.Catalog.ResolveTable(schema, name, a.path)
+		full := directory.TableName{Schema: schema, Name: name}
+		if ok {
+			full = rel.Name
+			if (rel.Kind == catalog.KindIndex || rel.Kind == catalog.KindPartitionedIndex || rel.Kind == catalog.KindSequence) && rel.OwnedBy.Name != "" {
+				full = rel.OwnedBy
+			}
+		}
+		if schema == "" && slices.Contains(a.env.TempNames, name) {
+			home = appendName(home, full)
+			return
+		}
+		if _, elsewhere := a.away([]directory.TableName{full}); elsewhere {
+			away = appendName(away, full)
+		} else if ok {
+			home = appendName(home, full)
+		}
+	}
+	walk(m, func(inner message) bool {
+		if rv, ok := inner.(*rangeVar); ok {
+			note(rv.Schemaname, rv.Relname)
+		}
+		return true
+	})
+	for _, parts := range objectNames(m) {
+		schema := ""
+		if len(parts) > 1 {
+			schema = parts[len(parts)-2]
+		}
+		note(schema, parts[len(parts)-1])
+	}
+	return away, home
+}
+
+func appendName(list []directory.TableName, name directory.TableName) []directory.TableName {
+	if slices.Contains(list, name) {
+		return list
+	}
+	return append(list, name)
+}
+
+// mainIsAway reports whether the table that a statement changes is one of the map: then what it refers
+// to is checked where the statement is performed.
+func (a *analysis) mainIsAway(m message) bool {
+	if kindName(m) == "CreateStmt" {
+		return false
+	}
+	main := mainRelation(m)
+	if main == nil {
+		return false
+	}
+	rel, ok := a.env.Catalog.ResolveTable(main.Schemaname, main.Relname, a.path)
+	if !ok {
+		return false
+	}
+	name := rel.Name
+	if rel.OwnedBy.Name != "" {
+		name = rel.OwnedBy
+	}
+	_, elsewhere := a.away([]directory.TableName{name})
+	return elsewhere
+}
+
+// checkDefinition refuses views and rules over tables elsewhere that only their functions show, and
+// grants on everything of a schema.
+func (a *analysis) checkDefinition(m message) *Error {
+	switch kindName(m) {
+	case "ViewStmt", "RuleStmt", "CreateTableAsStmt":
+		walk(m, func(inner message) bool {
+			if f, ok := inner.(*funcCall); ok {
+				a.reach(a.function(f), int(f.Location))
+			}
+			return true
+		})
+		for _, name := range a.namedRelations(m) {
+			rel, ok := a.env.Catalog.Relation(name)
+			if !ok || rel.System || rel.Kind == catalog.KindTable {
+				continue
+			}
+			if other, elsewhere := a.away(rel.Reaches); elsewhere {
+				return refuse("Read the table in the statement itself.", "%s %s leads to table %s, which is not on the home shard alone", rel.Kind.Noun(), rel.Name, other)
+			}
+		}
+		return a.refused
+	case "RefreshMatViewStmt":
+		for _, name := range a.namedRelations(m) {
+			if rel, ok := a.env.Catalog.Relation(name); ok {
+				if other, elsewhere := a.away(rel.Reaches); elsewhere {
+					return refuse("Drop the materialized view.", "materialized view %s leads to table %s, which is not on the home shard alone", rel.Name, other)
+				}
+			}
+		}
+	case "GrantStmt":
+		if strings.Contains(strings.ToLower(a.sql), "all tables") || strings.Contains(strings.ToLower(a.sql), "all sequences") {
+			return refuse("Name the tables.", "GRANT and REVOKE on all tables of a schema are not supported where tables are sharded")
+		}
+	}
+	return nil
+}
+
+func (a *analysis) namedRelations(m message) []directory.TableName {
+	_, home := a.touched(m)
+	return home
+}
+
+// planView refuses views over tables elsewhere before it is planned as DDL.
+func (a *analysis) planView(m message) (*Plan, *Error) {
+	if a.env.Map.AnythingSharded() {
+		if away, _ := a.touched(m); len(away) > 0 {
+			return nil, refuse("Write the query in the statements that use the view.",
+				"a view, materialized view or rule over table %s, which is not on the home shard alone, is not supported", away[0])
+		}
+	}
+	return a.planDDL(m)
+}
+
+// planCreateAs plans CREATE TABLE AS and CREATE MATERIALIZED VIEW.
+func (a *analysis) planCreateAs(c *createTableAs) (*Plan, *Error) {
+	if a.env.Map.AnythingSharded() {
+		if away, _ := a.touched(c); len(away) > 0 {
+			return nil, refuse("CREATE TABLE first, then INSERT the rows.",
+				"%s from table %s, which is not on the home shard alone, is not supported", commandTag(c), away[0])
+		}
+	}
+	plan, err := a.planDDL(c)
+	if err == nil {
+		a.noteFunctions(c)
+		plan.Dirty = a.functions.dirty || a.functions.setConfig > 0
+	}
+	return plan, err
+}
+
+// planSelectInto plans SELECT … INTO.
+func (a *analysis) planSelectInto(sel *selectStmt) (*Plan, *Error) {
+	if a.env.Map.AnythingSharded() {
+		if away, _ := a.touched(sel); len(away) > 0 {
+			return nil, refuse("CREATE TABLE first, then INSERT the rows.",
+				"SELECT INTO from table %s, which is not on the home shard alone, is not supported", away[0])
+		}
+	}
+	plan := &Plan{Kind: DDL, Tag: "SELECT", DDL: &DDLData{Command: "SELECT INTO"}, Route: Route{Kind: RouteHome}}
+	if rv := intoTable(sel); rv.Relpersistence == "t" || rv.Schemaname == "pg_temp" {
+		plan.DDL.Temp, plan.Pins = true, "temporary table"
+	}
+	a.noteFunctions(sel)
+	plan.Dirty = a.functions.dirty || a.functions.setConfig > 0
+	if a.env.Map.AnythingSharded() && a.refused != nil {
+		return nil, a.refused
+	}
+	return plan, nil
+}
+
+func (a *analysis) noteFunctions(m message) {
+	walk(m, func(inner message) bool {
+		if f, ok := inner.(*funcCall); ok {
+			a.call(f, &scope{})
+		}
+		return true
+	})
+}
+
+// planMaintenance plans TRUNCATE, LOCK, VACUUM, ANALYZE, CLUSTER and REINDEX, which are neither
+// queries nor changes of the catalog.
+func (a *analysis) planMaintenance(m message) (*Plan, *Error) {
+	tag := commandTag(m)
+	plan := a.planHome(tag)
+	if !a.env.Map.AnythingSharded() {
+		return plan, nil
+	}
+	away, home := a.touched(m)
+	plan.Tables = away
+	if len(away) == 0 {
+		for _, name := range home {
+			rel, ok := a.env.Catalog.Relation(name)
+			if !ok || kindName(m) != "TruncateStmt" {
+				continue
+			}
+			if other, elsewhere := a.away(rel.Reaches); elsewhere {
+				return nil, refuse("TRUNCATE the tables one by one.", "table %s leads to table %s, which is not on the home shard alone", name, other)
+			}
+		}
+		return plan, nil
+	}
+	first, _ := a.env.Map.Table(away[0])
+	for _, name := range away {
+		t, _ := a.env.Map.Table(name)
+		if t.Kind != directory.TablePinned || t.Shard != first.Shard || len(home) > 0 {
+			return nil, refuse("Run it on each shard, or on one table at a time.", "%s of table %s, which is not on one shard alone, is not supported yet", tag, name)
+		}
+	}
+	plan.Route = Route{Kind: RouteShard, Shard: first.Shard}
+	return plan, nil
+}

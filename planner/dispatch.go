@@ -1,0 +1,70 @@
+package planner
+
+// planStatement plans a statement by its kind.
+func (a *analysis) planStatement(m message) (*Plan, *Error) {
+	switch m := m.(type) {
+	case *selectStmt:
+		return a.planSelect(m)
+	case *insertStmt:
+		return a.planModification(m, "INSERT")
+	case *updateStmt:
+		return a.planModification(m, "UPDATE")
+	case *deleteStmt:
+		return a.planModification(m, "DELETE")
+	case *mergeStmt:
+		return a.planModification(m, "MERGE")
+	case *copyStmt:
+		return a.planCopy(m)
+	case *transactionStmt:
+		return a.planTransaction(m)
+	case *variableSetStmt:
+		return planSet(m), nil
+	case *prepareStmt:
+		a.valuesUsed = true
+		return a.planPrepare(m)
+	case *executeStmt:
+		return a.planExecute(m), nil
+	case *explainStmt:
+		return a.planExplain(m)
+	case *declareStmt:
+		return a.planDeclare(m)
+	case *createTableAs:
+		return a.planCreateAs(m)
+	}
+	return a.planOther(m)
+}
+
+// planOther plans what needs no more than the kind of the statement to tell.
+func (a *analysis) planOther(m message) (*Plan, *Error) {
+	switch kindName(m) {
+	case "VariableShowStmt":
+		return &Plan{Kind: Show, Tag: "SHOW", Name: lower(stringField(m, "name")), ReadOnly: true}, nil
+	case "DiscardStmt":
+		return planDiscard(m), nil
+	case "DeallocateStmt":
+		return &Plan{Kind: Deallocate, Tag: "DEALLOCATE", Name: stringField(m, "name"), ReadOnly: true}, nil
+	case "FetchStmt":
+		return planFetch(m), nil
+	case "ClosePortalStmt":
+		return &Plan{Kind: CloseCursor, Tag: "CLOSE CURSOR", Name: stringField(m, "portalname"), ReadOnly: true}, nil
+	case "ListenStmt":
+		return &Plan{Kind: Listen, Tag: "LISTEN", Name: stringField(m, "conditionname"), ReadOnly: true}, nil
+	case "UnlistenStmt":
+		return &Plan{Kind: Unlisten, Tag: "UNLISTEN", Name: stringField(m, "conditionname"), ReadOnly: true}, nil
+	case "NotifyStmt":
+		return &Plan{Kind: Notify, Tag: "NOTIFY", Name: stringField(m, "conditionname"), Route: Route{Kind: RouteHome}}, nil
+	case "ConstraintsSetStmt":
+		return &Plan{Kind: SetConstraints, Tag: "SET CONSTRAINTS", ReadOnly: true}, nil
+	case "DoStmt":
+		return a.planDo(m)
+	case "CallStmt":
+		return a.planCall(m)
+	case "TruncateStmt", "LockStmt", "VacuumStmt", "ClusterStmt", "ReindexStmt":
+		return a.planMaintenance(m)
+	case "CheckPointStmt", "LoadStmt", "AlterSystemStmt":
+		return a.planHome(commandTag(m)), nil
+	case "ViewStmt", "RuleStmt":
+		return a.planView(m)
+	}
+	return a.planDDL(m)
+}

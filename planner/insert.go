@@ -1,0 +1,232 @@
+package planner
+
+import (
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner/catalog"
+)
+
+const hintInsertKey = "Give each column of the shard key as a constant or a parameter."
+
+// insert analyses INSERT. The rows that it stores in a sharded table are a filter of their own.
+func (a *analysis) insert(i *insertStmt, outer *scope, ctx *context) {
+	s := &scope{outer: outer}
+	if outer != nil {
+		s.tables = outer.tables
+	}
+	a.with(i.WithClause, s, outer, ctx)
+	source := i.SelectStmt.GetSelectStmt()
+	var rows result
+	rowsCtx := ctx.child()
+	if source != nil {
+		rows = a.selectInto(source, &scope{outer: outer, tables: s.tables}, rowsCtx)
+	}
+	r := a.relation(i.Relation, ctx)
+	r.written = true
+	columns, open := r.columnsOf()
+	it := named(result{columns: columns, open: open}, i.Relation.Relname, r.name.Schema, i.Relation.Alias)
+	target := &scope{outer: outer, tables: s.tables, items: it.items, columns: it.columns, open: it.open}
+	if c := i.OnConflictClause; c != nil {
+		excluded := column{}.items("excluded", columns, open)
+		conflict := &scope{outer: outer, tables: s.tables, items: append(excluded, it.items...), open: true}
+		a.keepKey(r, c.TargetList)
+		a.walkMessage(c, conflict, ctx)
+	}
+	a.walkList(i.ReturningList, target, ctx)
+	if r.place != sharded {
+		return
+	}
+	stored, err := a.storedRows(i, r, source, rows, rowsCtx)
+	if err != nil {
+		a.refuse(err, r.position)
+		return
+	}
+	r.stored = stored
+}
+
+// items is the item of a relation whose columns prove nothing.
+func (column) items(alias string, columns []column, open bool) []item {
+	it := item{alias: alias, open: open}
+	for _, c := range columns {
+		it.columns = append(it.columns, column{name: c.name})
+	}
+	return []item{it}
+}
+
+// storedRows finds the shard key of every row that an INSERT stores.
+func (a *analysis) storedRows(i *insertStmt, r *reference, source *selectStmt, rows result, rowsCtx *context) (*Filter, *Error) {
+	if r.relation == nil {
+		return nil, refuse("Try again.", "the columns of table %s are not known", r.name)
+	}
+	places, err := a.insertColumns(i, r)
+	if err != nil {
+		return nil, err
+	}
+	f := r.bareFilter()
+	f.Stored = true
+	switch {
+	case source == nil: // DEFAULT VALUES
+		alternative, err := a.storedRow(i, r, nil, nil)
+		if err != nil {
+			return nil, err
+		}
+		f.Any = []Alternative{alternative}
+	case len(source.ValuesLists) > 0 && source.Op == setOpNone:
+		for _, row := range source.ValuesLists {
+			alternative, err := a.storedRow(i, r, places, row.GetList().GetItems())
+			if err != nil {
+				return nil, err
+			}
+			f.Any = append(f.Any, alternative)
+		}
+	default:
+		alternative, err := a.selectedRow(i, r, places, source, rows, rowsCtx)
+		if err != nil {
+			return nil, err
+		}
+		f.Any = []Alternative{alternative}
+	}
+	return &f, nil
+}
+
+// insertColumns lists, for each value of a row, the column that it is for.
+func (a *analysis) insertColumns(i *insertStmt, r *reference) ([]*catalog.Column, *Error) {
+	if len(i.Cols) == 0 {
+		return r.relation.Live(), nil
+	}
+	list := make([]*catalog.Column, 0, len(i.Cols))
+	for _, n := range i.Cols {
+		t := n.GetResTarget()
+		c, ok := r.relation.Column(t.GetName())
+		if !ok {
+			c = &catalog.Column{Name: t.GetName()} // a shard says the error
+		}
+		if len(t.GetIndirection()) > 0 && keyIndex(r.table, c.Name) >= 0 {
+			return nil, refuse(hintInsertKey, "column %q of the shard key is given in parts", c.Name).at(a.position(int(t.Location)))
+		}
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+// storedRow is the shard key of one row of VALUES.
+func (a *analysis) storedRow(i *insertStmt, r *reference, places []*catalog.Column, values []*node) (Alternative, *Error) {
+	return a.eachKey(r, func(name string) (ValueRef, *Error) {
+		for p, c := range places {
+			if c.Name != name || p >= len(values) {
+				continue
+			}
+			if values[p].GetSetToDefault() != nil {
+				break
+			}
+			if err := a.overridden(i, c); err != nil {
+				return ValueRef{}, err
+			}
+			return a.storedValue(r, c, values[p])
+		}
+		return a.defaultValue(r, name)
+	})
+}
+
+// eachKey collects a value for each key column.
+func (a *analysis) eachKey(r *reference, value func(name string) (ValueRef, *Error)) (Alternative, *Error) {
+	var out Alternative
+	for _, list := range [][]string{r.table.Key, r.table.SubKey} {
+		for _, name := range list {
+			v, err := value(name)
+			if err != nil {
+				return Alternative{}, err
+			}
+			out.Columns = append(out.Columns, Condition{In: []ValueRef{v}})
+		}
+	}
+	return out, nil
+}
+
+// overridden refuses what makes Postgres ignore the value given.
+func (a *analysis) overridden(i *insertStmt, c *catalog.Column) *Error {
+	if c.Generated {
+		return refuse("Shard by another column.", "column %q of the shard key is generated", c.Name)
+	}
+	if c.Identity != 0 && i.Override == overridingUser {
+		return refuse(hintInsertKey, "with OVERRIDING USER VALUE the value of column %q of the shard key is not known", c.Name)
+	}
+	return nil
+}
+
+func (a *analysis) storedValue(r *reference, c *catalog.Column, n *node) (ValueRef, *Error) {
+	v, _, ok := a.value(n, column{name: c.Name, id: columnID{r.entry, c.Name}, cat: c})
+	if !ok {
+		return ValueRef{}, refuse(hintInsertKey, "the value of column %q of the shard key of table %s is an expression", c.Name, r.name).
+			at(a.position(location(unwrap(n))))
+	}
+	return v, nil
+}
+
+// defaultValue is the value of a key column that a row does not give.
+func (a *analysis) defaultValue(r *reference, name string) (ValueRef, *Error) {
+	c, ok := r.relation.Column(name)
+	if !ok {
+		return ValueRef{}, refuse("Try again.", "column %q of table %s is not known", name, r.name)
+	}
+	t, ok := directory.KeyTypeOf(a.env.Catalog.BaseType(c.Type))
+	domain := a.env.Catalog.BaseType(c.Type) != c.Type
+	switch {
+	case !ok || c.Generated || c.Identity != 0 || c.HasDefault && !c.DefaultIsConst || domain && !c.HasDefault:
+		return ValueRef{}, refuse(hintInsertKey, "column %q of the shard key of table %s is not given, and its default is known to the shard alone", name, r.name)
+	case !c.HasDefault || c.DefaultIsNull:
+		return ValueRef{Null: true, Type: t}, nil
+	}
+	return fixed(c.DefaultValue, t), nil
+}
+
+// selectedRow is the shard key of all rows of INSERT … SELECT, if they provably have the same.
+func (a *analysis) selectedRow(i *insertStmt, r *reference, places []*catalog.Column, source *selectStmt, rows result, ctx *context) (Alternative, *Error) {
+	if rows.open || source.Op != setOpNone || hasGroupingSets(source) {
+		return Alternative{}, a.notPinned(r, r.table.Key[0])
+	}
+	k := ctx.classes()
+	return a.eachKey(r, func(name string) (ValueRef, *Error) {
+		for p, c := range places {
+			if c.Name != name || p >= len(rows.columns) {
+				continue
+			}
+			if err := a.overridden(i, c); err != nil {
+				return ValueRef{}, err
+			}
+			if p < len(source.TargetList) && !hasStar(source) {
+				if v, _, ok := a.value(source.TargetList[p].GetResTarget().GetVal(), column{name: c.Name, cat: c}); ok {
+					return v, nil
+				}
+			}
+			cond := ctx.conditionOn(rows.columns[p].id, k)
+			if len(cond.In) == 1 && !cond.In[0].Array {
+				return cond.In[0], nil
+			}
+			return ValueRef{}, a.notPinned(r, name)
+		}
+		return a.defaultValue(r, name)
+	})
+}
+
+func (a *analysis) notPinned(r *reference, name string) *Error {
+	return refuse("Restrict the SELECT so that the column has one value (column = value).",
+		"it cannot be proved that all rows have the same value of column %q of the shard key of table %s", name, r.name)
+}
+
+func hasStar(sel *selectStmt) bool {
+	for _, n := range sel.TargetList {
+		if star, _ := isStar(n.GetResTarget().GetVal().GetColumnRef()); star {
+			return true
+		}
+	}
+	return false
+}
+
+func hasGroupingSets(sel *selectStmt) bool {
+	for _, n := range sel.GroupClause {
+		if n.GetGroupingSet() != nil {
+			return true
+		}
+	}
+	return false
+}

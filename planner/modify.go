@@ -1,0 +1,97 @@
+package planner
+
+import "slices"
+
+// modification analyses a data-modifying statement, at the top or in WITH.
+func (a *analysis) modification(m message, outer *scope, parent *context) {
+	ctx := parent.child()
+	switch m := m.(type) {
+	case *insertStmt:
+		a.insert(m, outer, ctx)
+	case *updateStmt:
+		a.update(m, outer, ctx)
+	case *deleteStmt:
+		a.delete(m, outer, ctx)
+	case *mergeStmt:
+		a.mergeInto(m, outer, ctx)
+	default:
+		a.refuse(refuse("Use SELECT, INSERT, UPDATE or DELETE.", "statement %s in WITH is not supported", kindName(m)), location(m))
+	}
+}
+
+// planModification plans an INSERT, UPDATE, DELETE or MERGE.
+func (a *analysis) planModification(m message, tag string) (*Plan, *Error) {
+	a.modification(m, nil, &context{})
+	a.finishAll()
+	plan, err := a.plan(tag)
+	if err != nil {
+		return nil, err
+	}
+	if a.functions.setConfig > 0 {
+		plan.Dirty = true
+	}
+	return plan, nil
+}
+
+// targetScope makes the scope of a modification and the reference to its target.
+func (a *analysis) targetScope(rv *rangeVar, w *withClause, outer *scope, ctx *context) (*scope, *reference) {
+	s := &scope{outer: outer}
+	if outer != nil {
+		s.tables = outer.tables
+	}
+	a.with(w, s, outer, ctx)
+	r := a.relation(rv, ctx)
+	r.written = true
+	columns, open := r.columnsOf()
+	it := named(result{columns: columns, open: open}, rv.Relname, r.name.Schema, rv.Alias)
+	s.items, s.columns, s.open = it.items, it.columns, it.open
+	return s, r
+}
+
+// keepKey refuses assignments to columns of the shard key: the row might belong elsewhere then.
+func (a *analysis) keepKey(r *reference, targets []*node) {
+	if r.place != sharded {
+		return
+	}
+	for _, n := range targets {
+		t := n.GetResTarget()
+		if t != nil && keyIndex(r.table, t.Name) >= 0 {
+			a.refuse(refuse("Delete the row and insert it with the new key.",
+				"column %q is part of the shard key of table %s and cannot be changed", t.Name, r.name), int(t.Location))
+		}
+	}
+}
+
+// update analyses UPDATE.
+func (a *analysis) update(u *updateStmt, outer *scope, ctx *context) {
+	s, r := a.targetScope(u.Relation, u.WithClause, outer, ctx)
+	a.keepKey(r, u.TargetList)
+	a.from(u.FromClause, s, ctx)
+	a.where(u.WhereClause, s, ctx)
+	a.walkList(u.TargetList, s, ctx)
+	a.walkList(u.ReturningList, s, ctx)
+}
+
+// delete analyses DELETE.
+func (a *analysis) delete(d *deleteStmt, outer *scope, ctx *context) {
+	s, _ := a.targetScope(d.Relation, d.WithClause, outer, ctx)
+	a.from(d.UsingClause, s, ctx)
+	a.where(d.WhereClause, s, ctx)
+	a.walkList(d.ReturningList, s, ctx)
+}
+
+// mergeInto analyses MERGE, which is for tables of one place only.
+func (a *analysis) mergeInto(m *mergeStmt, outer *scope, ctx *context) {
+	s, _ := a.targetScope(m.Relation, m.WithClause, outer, ctx)
+	source := a.fromItem(m.SourceRelation, s, ctx.child())
+	s.items = append(s.items, source.items...)
+	s.columns = append(s.columns, source.columns...)
+	s.open = s.open || source.open
+	a.expression(m.JoinCondition, s, ctx)
+	a.walkList(m.MergeWhenClauses, s, ctx)
+	a.walkList(m.ReturningList, s, ctx)
+	if i := slices.IndexFunc(a.references, func(r *reference) bool { return r.place == sharded }); i >= 0 {
+		r := a.references[i]
+		a.refuse(refuse("Use INSERT … ON CONFLICT, UPDATE or DELETE.", "MERGE with sharded table %s is not supported", r.name), r.position)
+	}
+}

@@ -1,0 +1,187 @@
+package planner
+
+import (
+	"reflect"
+	"slices"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner/catalog"
+)
+
+const (
+	hintMixed = "Read the tables in separate statements, or shard the other table so that it is colocated."
+	hintPin   = "Give a value for every column of the shard key (column = value) of each sharded table, or join the tables by their shard keys."
+)
+
+// plan says where a statement goes, from the relations that it mentions. The plan is a Relay.
+func (a *analysis) plan(tag string) (*Plan, *Error) {
+	plan := &Plan{Kind: Relay, Tag: tag, Tables: a.mapTables(), Dirty: a.functions.dirty}
+	if a.functions.advisory {
+		plan.Pins = "session advisory lock"
+	}
+	if a.functions.sessionValue != "" {
+		plan.SessionValue = a.functions.sessionValue
+	}
+	for _, r := range a.references {
+		if r.written && r.relation != nil && len(r.relation.Triggers) > 0 {
+			plan.Dirty = true
+		}
+	}
+	if !a.env.Map.AnythingSharded() {
+		plan.Route = Route{Kind: RouteHome}
+		return plan, nil
+	}
+	if a.refused != nil {
+		return nil, a.refused
+	}
+	spread, elsewhere, home := a.sorted()
+	for _, r := range home {
+		if err := a.checkHome(r); err != nil {
+			return nil, err.at(a.position(r.position))
+		}
+	}
+	if err := a.checkMix(spread, elsewhere, home); err != nil {
+		return nil, err
+	}
+	switch {
+	case len(spread) > 0:
+		plan.Route = a.routeByKey(spread)
+		if len(elsewhere) > 0 {
+			plan.Route.Also = elsewhere[0].table.Shard
+		}
+		plan.Refusal = refuse(hintPin, "%s", a.severalShards(tag))
+	case len(elsewhere) > 0:
+		plan.Route = Route{Kind: RouteShard, Shard: elsewhere[0].table.Shard}
+	default:
+		plan.Route = Route{Kind: RouteHome}
+	}
+	return plan, nil
+}
+
+func (a *analysis) severalShards(tag string) string {
+	switch tag {
+	case "INSERT", "UPDATE", "DELETE":
+		return tag + " on several shards is not supported yet"
+	}
+	return "this statement is supported on one shard only, and it cannot be proved that one shard has all of its rows"
+}
+
+// checkHome refuses relations of the home shard that lead to tables elsewhere: views, tables with
+// children, rules or policies, and what a write sets off.
+func (a *analysis) checkHome(r *reference) *Error {
+	rel := r.relation
+	if rel == nil || rel.System {
+		return nil
+	}
+	if rel.Placeholder && r.table == nil {
+		return refuse("Read the catalog again: the table is known to live elsewhere.", "table %s is not on the home shard", rel.Name)
+	}
+	plain := (rel.Kind == catalog.KindTable || rel.Kind == catalog.KindForeignTable || rel.Kind == catalog.KindSequence) &&
+		!rel.RowSecurity && len(rel.Rules) == 0 && len(rel.Children) == 0
+	if plain && !r.written {
+		return nil
+	}
+	what := rel.Kind.Noun()
+	if name, ok := a.away(rel.Reaches); ok {
+		return refuse("Name the table in the statement itself.",
+			"%s %s leads to table %s, which is not on the home shard alone", what, rel.Name, name)
+	}
+	if rel.Opaque {
+		return refuse("Write the functions that it calls in a language whose body can be read (SQL, or PL/pgSQL without EXECUTE).",
+			"%s %s calls a function of which it cannot be seen which tables it uses, and tables of this database are sharded", what, rel.Name)
+	}
+	return nil
+}
+
+// checkMix refuses statements over tables that no one shard has together.
+func (a *analysis) checkMix(spread, elsewhere, home []*reference) *Error {
+	away := append(append([]*reference(nil), spread...), elsewhere...)
+	if len(home) > 0 && len(away) > 0 {
+		h, other := home[0], away[0]
+		if h.system {
+			return refuse(hintMixed, "system catalog %s and table %s are in one statement, but %s is not on the home shard alone", h.name, other.name, other.name).
+				at(a.position(h.position))
+		}
+		return refuse(hintMixed, "tables %s and %s are in one statement, but %s is on the home shard and %s is not on it alone", h.label(), other.name, h.label(), other.name).
+			at(a.position(h.position))
+	}
+	for _, r := range elsewhere {
+		if first := elsewhere[0]; r.table.Shard != first.table.Shard {
+			return refuse(hintMixed, "tables %s and %s are on different shards", first.name, r.name).at(a.position(r.position))
+		}
+	}
+	return nil
+}
+
+func (r *reference) label() string {
+	if r.name.Schema == "" {
+		return r.name.Name
+	}
+	return r.name.String()
+}
+
+// routeByKey collects the filters of the references to sharded tables.
+func (a *analysis) routeByKey(spread []*reference) Route {
+	route := Route{Kind: RouteFilters}
+	for _, r := range spread {
+		f := r.stored
+		if f == nil {
+			own := r.filter()
+			f = &own
+		}
+		a.settle(f)
+		known := slices.ContainsFunc(route.Filters, func(g Filter) bool {
+			return g.Group == f.Group && g.Stored == f.Stored && sameTypes(g.Key, f.Key) && sameTypes(g.Sub, f.Sub) &&
+				reflect.DeepEqual(g.Any, f.Any)
+		})
+		if !known {
+			route.Filters = append(route.Filters, *f)
+		}
+	}
+	return route
+}
+
+func sameTypes(a, b []KeyColumn) bool {
+	return slices.EqualFunc(a, b, func(x, y KeyColumn) bool { return x.Type == y.Type && x.Typmod == y.Typmod })
+}
+
+// settle marks parameters whose type is not certain.
+func (a *analysis) settle(f *Filter) {
+	for i := range f.Any {
+		for j := range f.Any[i].Columns {
+			c := &f.Any[i].Columns[j]
+			in := append([]ValueRef(nil), c.In...)
+			for k := range in {
+				in[k].Unsure = in[k].Unsure || a.unsure(&in[k])
+			}
+			if c.In != nil {
+				c.In = in
+			}
+			c.Lo, c.Hi = a.settled(c.Lo), a.settled(c.Hi)
+		}
+	}
+}
+
+func (a *analysis) settled(r *ValueRef) *ValueRef {
+	if r == nil || !a.unsure(r) {
+		return r
+	}
+	copied := *r
+	copied.Unsure = true
+	return &copied
+}
+
+func (a *analysis) unsure(r *ValueRef) bool {
+	return r.Kind == RefParam && r.Inferred && !a.sure(r.Param)
+}
+
+// keyIndex is the position of a column in the table's key followed by its subkey, -1 if it is in neither.
+func keyIndex(t *directory.Table, name string) int {
+	if i := slices.Index(t.Key, name); i >= 0 {
+		return i
+	}
+	if i := slices.Index(t.SubKey, name); i >= 0 {
+		return len(t.Key) + i
+	}
+	return -1
+}

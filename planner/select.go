@@ -1,0 +1,113 @@
+package planner
+
+import "slices"
+
+// planSelect plans a SELECT, VALUES or TABLE.
+func (a *analysis) planSelect(sel *selectStmt) (*Plan, *Error) {
+	if intoTable(sel) != nil {
+		return a.planSelectInto(sel)
+	}
+	top := &context{}
+	a.selectInto(sel, nil, top)
+	a.finishAll()
+	plan, err := a.plan("SELECT")
+	if err != nil {
+		return nil, err
+	}
+	plan.ReadOnly = a.readOnly()
+	a.trackSettings(sel, plan)
+	a.mayScatter(sel, top, plan)
+	return plan, nil
+}
+
+// intoTable is the target of SELECT … INTO, at the top or in the first arm of a set operation.
+func intoTable(sel *selectStmt) *rangeVar {
+	for sel != nil {
+		if sel.IntoClause != nil {
+			return sel.IntoClause.Rel
+		}
+		sel = sel.Larg
+	}
+	return nil
+}
+
+// mayScatter makes a scatter of a plan that depends on values, if the statement allows it; otherwise it
+// notes why it does not.
+func (a *analysis) mayScatter(sel *selectStmt, top *context, plan *Plan) {
+	if plan.Route.Kind != RouteFilters {
+		return
+	}
+	sc := &scatter{analysis: a, sel: sel, top: top}
+	merge, sql, refusal := sc.plan()
+	if refusal != nil {
+		plan.Refusal = refusal
+		return
+	}
+	plan.Kind, plan.Merge, plan.SQL, plan.Refusal = Scatter, merge, sql, nil
+	if sql != "" {
+		a.valuesUsed = true
+	}
+}
+
+// readOnly reports whether the statement provably writes nothing.
+func (a *analysis) readOnly() bool {
+	return !a.locking && !a.writes && !a.functions.writes && !a.functions.unusual && !a.anyWritten()
+}
+
+func (a *analysis) anyWritten() bool {
+	return slices.ContainsFunc(a.references, func(r *reference) bool { return r.written })
+}
+
+// trackSettings notes calls of set_config with constant arguments in the select list; any other leaves
+// state that nobody tracks.
+func (a *analysis) trackSettings(sel *selectStmt, plan *Plan) {
+	if a.functions.setConfig == 0 {
+		return
+	}
+	for _, n := range sel.TargetList {
+		if s, ok := a.settingOf(n.GetResTarget().GetVal()); ok && len(sel.FromClause) == 0 && sel.WhereClause == nil {
+			plan.SetConfig = append(plan.SetConfig, s)
+			a.valuesUsed = true
+		}
+	}
+	if len(plan.SetConfig) != a.functions.setConfig {
+		plan.Dirty = true
+	}
+}
+
+func (a *analysis) settingOf(n *node) (Setting, bool) {
+	call := n.GetFuncCall()
+	if call == nil || len(call.Args) != 3 || a.function(call).user {
+		return Setting{}, false
+	}
+	parts, ok := names(call.Funcname)
+	if !ok || parts[len(parts)-1] != "set_config" {
+		return Setting{}, false
+	}
+	name, nameOK := constantText(call.Args[0])
+	value, valueOK := constantText(call.Args[1])
+	local, localOK := constantText(call.Args[2])
+	if !nameOK || !valueOK || !localOK {
+		return Setting{}, false
+	}
+	switch local {
+	case "true", "t", "on", "1", "yes", "y":
+		return Setting{Name: lower(name), Value: value, Local: true}, true
+	case "false", "f", "off", "0", "no", "n":
+		return Setting{Name: lower(name), Value: value}, true
+	}
+	return Setting{}, false
+}
+
+// constantText is the text of a constant or of a string constant cast to something.
+func constantText(n *node) (string, bool) {
+	c := n.GetAConst()
+	if cast := n.GetTypeCast(); cast != nil {
+		c = cast.Arg.GetAConst()
+	}
+	if c == nil {
+		return "", false
+	}
+	kind, text := constantOf(c)
+	return text, kind != constNull && kind != constBits
+}

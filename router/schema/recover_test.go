@@ -225,6 +225,55 @@ func (w *writer) insert(ctx context.Context, id int, conns []*pgx.Conn) error {
 	return nil
 }
 
+// TestStatementsInFlightAreWaitedFor: a statement that a router planned before the hold reaches the home shard
+// late. The table must not be looked at before.
+func TestStatementsInFlightAreWaitedFor(t *testing.T) {
+	b := newBench(t)
+	home := b.home()
+	b.exec(home, "CREATE TABLE t (id int PRIMARY KEY)")
+	b.must0()
+	ctx, stop := context.WithCancel(t.Context())
+	w := &writer{b: b, m: b.load()}
+	var group sync.WaitGroup
+	group.Go(func() {
+		if err := w.follow(ctx, "late"); err != nil && ctx.Err() == nil {
+			t.Errorf("follow: %v", err)
+		}
+	})
+	defer func() { stop(); group.Wait() }()
+	for deadline := time.Now().Add(10 * time.Second); ; { // until the router is registered
+		if routers, err := b.store.Routers(ctx); err == nil && len(routers) == 1 && len(routers[0].Acknowledged) == 1 {
+			break
+		}
+		if pause(ctx, 10*time.Millisecond) != nil || time.Now().After(deadline) {
+			t.Fatal("the router did not register")
+		}
+	}
+	w.mu.RLock() // planned: on the home shard
+	looked := make(chan struct{})
+	b.p.step = func(name string) error {
+		if name == "lock" {
+			close(looked)
+		}
+		return nil
+	}
+	outcome := make(chan error, 1)
+	group.Go(func() { _, err := b.sharding(b.p, "SHARD TABLE t BY HASH (id)"); outcome <- err })
+	select {
+	case <-looked:
+		t.Error("a statement was in flight when the table was looked at")
+	case err := <-outcome:
+		t.Errorf("ended early: %v", err)
+	case <-time.After(700 * time.Millisecond):
+	}
+	b.exec(home, "INSERT INTO t VALUES (1)")
+	w.mu.RUnlock()
+	if err := <-outcome; err == nil || !strings.Contains(err.Error(), "has rows") {
+		t.Errorf("the late row was overlooked: %v", err)
+	}
+	b.settled()
+}
+
 // TestConcurrentWriters: two routers insert and truncate nothing; a third one shards the table, which is
 // empty at that moment, and adds a column. Every acknowledged row is where the map says.
 func TestConcurrentWriters(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 )
 
 // Show answers SHOW SHARDS, SHOW TABLES and SHOW PARTITIONS from a map. A table named without a schema is
-// looked for along searchPath among the tables of the map.
+// looked for along searchPath (public if that is empty) among the tables of the map.
 func Show(m *directory.Map, statement shardsql.Statement, searchPath []string) (*Result, error) {
 	switch s := statement.(type) {
 	case *shardsql.ShowShards:
@@ -102,6 +102,9 @@ func showPartitions(m *directory.Map, s *shardsql.ShowPartitions, searchPath []s
 
 func findTable(m *directory.Map, name shardsql.Name, searchPath []string) *directory.Table {
 	schemas := searchPath
+	if len(schemas) == 0 {
+		schemas = []string{"public"}
+	}
 	if name.Schema != "" {
 		schemas = []string{name.Schema}
 	}

@@ -153,7 +153,7 @@ func TestUncertainBoundsAreAskedOfHome(t *testing.T) {
 	b := newBench(t)
 	b.exec(b.home(), "CREATE TABLE t (at date)")
 	r := mustParse(t, "SHARD TABLE t BY RANGE (at) (PARTITION p VALUES LESS THAN ('02/01/2024'), PARTITION q VALUES LESS THAN (MAXVALUE))")
-	r.Database, r.User, r.Settings = b.database, "postgres", map[string]string{"DateStyle": "SQL, DMY"}
+	r.Database, r.User, r.Settings = b.database, "postgres", map[string]string{"DateStyle": "SQL, DMY", "client_encoding": "LATIN1", "lock_timeout": "0"}
 	if _, err := b.p.Perform(t.Context(), r); err != nil {
 		t.Fatal(explain(err))
 	}

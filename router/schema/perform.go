@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -74,7 +75,7 @@ func (p *Performer) firstLook(ctx context.Context, m *directory.Map, r Request) 
 }
 
 func look(ctx context.Context, h *homeShard, m *directory.Map, r Request) (*target, error) {
-	if err := applySettings(ctx, h.conn, r.Settings, false); err != nil {
+	if err := applySettings(ctx, h.conn, literals(r.Settings), false); err != nil {
 		return nil, err
 	}
 	if err := h.load(ctx); err != nil {
@@ -90,9 +91,34 @@ func look(ctx context.Context, h *homeShard, m *directory.Map, r Request) (*targ
 	return planned, err
 }
 
-// applySettings sets the session's settings, so that literals mean the same here.
+// ownSettings are those of a session that its statements must not bring here: this connection's are needed
+// for it to work, and a session may wait for a lock without end where we must not.
+var ownSettings = map[string]bool{
+	"client_encoding": true, "application_name": true, "search_path": true, "role": true, "session_authorization": true,
+	"lock_timeout": true, "idle_in_transaction_session_timeout": true, "idle_session_timeout": true,
+	"transaction_isolation": true, "transaction_read_only": true, "transaction_deferrable": true,
+}
+
+// literalSettings are those that say what a literal means.
+var literalSettings = map[string]bool{"datestyle": true, "intervalstyle": true, "timezone": true}
+
+// literals keeps the settings that a sharding statement needs.
+func literals(settings map[string]string) map[string]string {
+	kept := make(map[string]string)
+	for name, value := range settings {
+		if literalSettings[strings.ToLower(name)] {
+			kept[name] = value
+		}
+	}
+	return kept
+}
+
+// applySettings sets the session's settings, so that the statement means the same here.
 func applySettings(ctx context.Context, conn *pgx.Conn, settings map[string]string, local bool) error {
 	for name, value := range settings {
+		if ownSettings[strings.ToLower(name)] {
+			continue
+		}
 		if _, err := conn.Exec(ctx, "SELECT pg_catalog.set_config($1, $2, $3)", name, value, local); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
 		}
@@ -126,7 +152,7 @@ func (op *operation) distribute(ctx context.Context, r Request, name directory.T
 		return nil, err
 	}
 	// Everything may have changed since the first look; under the lock and the hold it cannot any more.
-	if err := applySettings(ctx, home, r.Settings, true); err != nil {
+	if err := applySettings(ctx, home, literals(r.Settings), true); err != nil {
 		return nil, err
 	}
 	h := &homeShard{conn: home}

@@ -141,3 +141,50 @@ func TestDrainingShardIsGivenNothing(t *testing.T) {
 	}
 	apply(t, m, directory.RemoveShard{ID: "s3"})
 }
+
+// TestReorganizeMovesNoRow: a split or a merge that would lose, win or move keys is refused.
+func TestReorganizeMovesNoRow(t *testing.T) {
+	m, err := directory.NewMap(goodMap(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	day := func(s string) []directory.Bound {
+		return []directory.Bound{{Kind: directory.Finite, Value: mustParse(t, directory.Date, s)}}
+	}
+	low := []directory.Bound{{Kind: directory.MinValue}}
+	country := func(s string) [][]directory.Value { return [][]directory.Value{{mustParse(t, directory.Text, s)}} }
+	split := func(group directory.GroupID, partition string, into ...directory.Partition) directory.Change {
+		return directory.SplitPartition{Group: group, Partition: partition, Into: into}
+	}
+	cases := map[string]struct {
+		change directory.Change
+		ok     bool
+	}{
+		"range": {split("events", "y25", directory.Partition{Name: "a", Shard: "s1", From: low, To: day("2025-07-01")},
+			directory.Partition{Name: "b", Shard: "s1", From: day("2025-07-01"), To: day("2026-01-01")}), true},
+		"range with a gap": {split("events", "y25", directory.Partition{Name: "a", Shard: "s1", From: low, To: day("2025-07-01")},
+			directory.Partition{Name: "b", Shard: "s1", From: day("2025-07-02"), To: day("2026-01-01")}), false},
+		"range too short": {split("events", "y25", directory.Partition{Name: "a", Shard: "s1", From: low, To: day("2025-07-01")}), false},
+		"range on another shard": {split("events", "y25", directory.Partition{Name: "a", Shard: "s1", From: low, To: day("2025-07-01")},
+			directory.Partition{Name: "b", Shard: "s2", From: day("2025-07-01"), To: day("2026-01-01")}), false},
+		"list": {split("users", "eu", directory.Partition{Name: "a", Shard: "s1", Values: country("fr")},
+			directory.Partition{Name: "b", Shard: "s1", Values: country("de")}), true},
+		"list loses":     {split("users", "eu", directory.Partition{Name: "a", Shard: "s1", Values: country("fr")}), false},
+		"list of others": {split("users", "eu", directory.Partition{Name: "a", Shard: "s1", Values: append(country("fr"), country("it")...)}), false},
+		"default": {split("users", "other", directory.Partition{Name: "us", Shard: "s2", Values: country("us")},
+			directory.Partition{Name: "rest", Shard: "s2", Default: true}), true},
+		"default lost":      {split("users", "other", directory.Partition{Name: "us", Shard: "s2", Values: country("us")}), false},
+		"hash with a gap":   {split("customers", "p0", directory.Partition{Name: "a", Shard: "s1", HashTo: 5}), false},
+		"hash":              {split("customers", "p0", directory.Partition{Name: "a", Shard: "s1", HashTo: 5}, directory.Partition{Name: "b", Shard: "s1", HashFrom: 6, HashTo: 1<<63 - 1}), true},
+		"merge over shards": {directory.MergePartitions{Group: "customers", Partitions: []string{"p0", "p1"}, Into: directory.Partition{Name: "p", Shard: "s1", HashTo: 1<<64 - 1}}, false},
+		"subpartition of another parent": {split("sessions", "eu_0", directory.Partition{Name: "x", Parent: "us", Shard: "s1",
+			Values: country("us"), HashTo: 1<<64 - 1}), false},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if _, err := c.change.Apply(m); (err == nil) != c.ok {
+				t.Errorf("%v, allowed %v", err, c.ok)
+			}
+		})
+	}
+}

@@ -196,8 +196,8 @@ func TestLocatePanicsOnAKeyOfAnotherFamily(t *testing.T) {
 	}
 }
 
-// TestPruneBeyondInt4: k > 2147483647 as an int4 on an int8 key counts up to int8
-// values, whose hash is not that of an int4.
+// TestPruneBeyondInt4: k > 2147483647 as an int4 on an int8 key counts up to values
+// that are no int4.
 func TestPruneBeyondInt4(t *testing.T) {
 	g := directory.Group{ID: "g", Method: directory.MethodHash, Key: []directory.KeyType{directory.Int8}}
 	for i, interval := range directory.HashIntervals(1000) {
@@ -248,5 +248,22 @@ func TestHashIntervalsAndSpread(t *testing.T) {
 	}
 	if directory.Spread(3, nil) != nil || directory.HashIntervals(0) != nil {
 		t.Error("something of nothing")
+	}
+}
+
+// TestLocateAtHashBounds: both ends of an interval belong to it.
+func TestLocateAtHashBounds(t *testing.T) {
+	for _, text := range []string{"1", "2", "-7", "123456789012"} {
+		key := []directory.Value{mustParse(t, directory.Int8, text)}
+		h := directory.KeyHash(key)
+		for want, cuts := range map[int][2]uint64{0: {h + 1, h + 2}, 1: {h, h + 1}, 2: {h - 1, h}} {
+			g := oneGroup(t, directory.Group{ID: "g", Method: directory.MethodHash, Key: []directory.KeyType{directory.Int8}, Partitions: []directory.Partition{
+				{Name: "a", Shard: "s1", HashFrom: 0, HashTo: cuts[0] - 1},
+				{Name: "b", Shard: "s1", HashFrom: cuts[0], HashTo: cuts[1] - 1},
+				{Name: "c", Shard: "s1", HashFrom: cuts[1], HashTo: 1<<64 - 1}}})
+			if got, ok := g.Locate(key, nil); !ok || got != want {
+				t.Errorf("%s with hash %x, cut at %x: partition %d, want %d", text, h, cuts, got, want)
+			}
+		}
 	}
 }

@@ -124,8 +124,8 @@ func (s *columnSet) enumerate() {
 	}
 }
 
-// widest gives an integer as int8: an int4 plus one may be none, and then has
-// another hash than the int8 that the column may hold.
+// widest gives an integer as int8: an int4 plus one may be no int4, but is an int8
+// that the column may hold.
 func widest(v Value) Value {
 	if v.t.Family() == FamilyInteger {
 		v.t = Int8

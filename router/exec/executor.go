@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -139,6 +140,7 @@ type Link struct {
 	skipping  bool   // the server skips what comes until Sync
 	used      bool   // a statement of the client ran in this transaction: it has its snapshot
 	wrote     bool   // it may have written in this transaction
+	kept      bool   // a statement is not done with it
 	pinned    string // why it stays with the session after the transaction
 	unnamed   uint64 // Statement.ID of the server's unnamed statement, 0: none of the client's
 	home      bool   // it leads to the home shard
@@ -318,7 +320,7 @@ func (x *Executor) releaseIdle() {
 		switch {
 		case l.conn.Broken():
 			x.pools.Release(l.conn)
-		case l.begun || l.pipelined || l.pinned != "":
+		case l.begun || l.pipelined || l.kept || l.pinned != "":
 			kept = append(kept, l)
 		default:
 			x.pools.Release(l.conn)
@@ -370,4 +372,52 @@ func (x *Executor) MarkDirty(shard directory.ShardID) {
 	if l := x.find(shard); l != nil {
 		l.conn.MarkDirty()
 	}
+}
+
+// SetSettings says which settings a statement of the session left on the connection.
+func (l *Link) SetSettings(have *backend.Settings) { l.conn.SetSettings(have) }
+
+// ParameterStatuses calls yield for each setting that the server reports.
+func (l *Link) ParameterStatuses(yield func(name, value string) bool) {
+	l.conn.ParameterStatuses(yield)
+}
+
+// Busy reports whether a transaction has done anything on a shard.
+func (x *Executor) Busy() bool {
+	for _, l := range x.links {
+		if l.begun || l.pipelined {
+			return true
+		}
+	}
+	return false
+}
+
+// BreakCopy gives up the connection that waits for COPY data, as the client is gone.
+func (x *Executor) BreakCopy() {
+	x.copyIn.conn.MarkBroken()
+	x.copyIn = nil
+}
+
+// Keep holds on to a link over the end of a statement, until Unkeep.
+func (x *Executor) Keep(l *Link) { l.kept = true }
+
+// Unkeep ends Keep; the link is given back by the next Idle.
+func (x *Executor) Unkeep(l *Link) { l.kept = false }
+
+// UnpinLink ends the pin of one link.
+func (x *Executor) UnpinLink(l *Link) { l.pinned = "" }
+
+// Pinned reports whether the link stays with the session.
+func (l *Link) Pinned() bool { return l.pinned != "" }
+
+// OnPinned runs a statement on every connection that the session is pinned to.
+func (x *Executor) OnPinned(ctx context.Context, sql string) error {
+	for _, l := range slices.Clone(x.links) {
+		if l.pinned != "" {
+			if err := x.Command(ctx, l, sql); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -23,6 +23,8 @@ type Statement struct {
 	Meaning string
 	// NoPosition: Text is not what the client sent.
 	NoPosition bool
+	// Parsed: a shard accepted it, in answer to the client's Parse.
+	Parsed bool
 }
 
 // Portal is where a bound statement waits on a shard.
@@ -63,6 +65,7 @@ func (x *Executor) Parse(ctx context.Context, l *Link, st *Statement, answer boo
 	}
 	if name, ok := l.conn.Prepared(st.Key); ok {
 		if answer {
+			st.Parsed = true
 			x.queue(l, step{kind: stepLocal, own: parseComplete}, noMessage)
 		}
 		return name, nil
@@ -95,7 +98,7 @@ func (x *Executor) sendParse(ctx context.Context, l *Link, st *Statement, name s
 	l.out = l.conn.AppendCloses(l.out)
 	l.pipelined = true
 	l.out = wire.AppendParse(l.out, name, st.Text, types)
-	l.steps = append(l.steps, step{kind: stepParse, key: st.Key, silent: !answer, noPosition: st.NoPosition})
+	l.steps = append(l.steps, step{kind: stepParse, key: st.Key, silent: !answer, noPosition: st.NoPosition, statement: st})
 	if !other {
 		return nil
 	}
@@ -223,4 +226,15 @@ func (x *Executor) queueExtended(l *Link, sql string) {
 	l.out = wire.AppendExecute(l.out, "", 0)
 	l.steps = append(l.steps, step{kind: stepParse, silent: true}, step{kind: stepBind, silent: true},
 		step{kind: stepExecute, silent: true})
+}
+
+// SyncLink ends the pipeline of one link.
+func (x *Executor) SyncLink(ctx context.Context, l *Link) error { return x.syncLink(ctx, l) }
+
+// PrepareNow prepares a statement on a link that a Query follows on.
+func (x *Executor) PrepareNow(ctx context.Context, l *Link, st *Statement, meaning string) (name string, err error) {
+	if name, err = x.Parse(ctx, l, st, false, meaning); err != nil {
+		return "", err
+	}
+	return name, x.syncLink(ctx, l)
 }

@@ -426,3 +426,21 @@ func (src *source) translate(body []byte) error {
 	}
 	return src.x.translateRow(src.portal.link, rows, body)
 }
+
+// Fresh reports whether no row was asked for yet.
+func (s *Scatter) Fresh() bool { return !s.started }
+
+// Close closes the portals on the shards.
+func (s *Scatter) Close(ctx context.Context) error {
+	if s.ended {
+		return nil
+	}
+	s.ended = true
+	for _, src := range s.sources {
+		s.x.ClosePortal(&src.portal, false)
+		if err := s.x.Drain(ctx, src.portal.link); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -27,11 +27,12 @@ const (
 
 // step is one answer that a link waits for. The steps of a link and the frames it sent are in the same order.
 type step struct {
-	kind   stepKind
-	silent bool   // the answer is not for the client
-	key    string // stepParse: content to confirm; "" for the unnamed statement
-	own    []byte // stepLocal
-	shift  int    // characters in front of the statement in the client's text: added to error positions
+	kind      stepKind
+	silent    bool       // the answer is not for the client
+	key       string     // stepParse: content to confirm; "" for the unnamed statement
+	statement *Statement // stepParse: what is parsed
+	own       []byte     // stepLocal
+	shift     int        // characters in front of the statement in the client's text: added to error positions
 	// noPosition: the server got another text than the client sent, so positions mean nothing.
 	noPosition bool
 	// seen, if set, gets the description that answers stepStatement or stepDescribe, and how the
@@ -203,6 +204,9 @@ func (x *Executor) answer(l *Link, s *step, frame wire.Frame, mute bool) (done b
 	case wire.TypeParseComplete:
 		if s.key != "" {
 			l.conn.ConfirmPrepared(s.key)
+		}
+		if s.statement != nil && !silent {
+			s.statement.Parsed = true
 		}
 		return s.kind == stepParse, x.relay(frame.Raw, silent)
 	case wire.TypeBindComplete:

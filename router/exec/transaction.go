@@ -420,3 +420,29 @@ func textRow(body []byte) []*string {
 		values = append(values, &text)
 	}
 }
+
+// Modes is what Begin was told, for COMMIT AND CHAIN.
+type Modes struct{ begin, isolation string }
+
+// Modes of the open transaction.
+func (x *Executor) Modes() Modes { return Modes{x.tx.begin, x.tx.isolation} }
+
+// BeginAgain opens a transaction with the modes of another.
+func (x *Executor) BeginAgain(m Modes) {
+	x.tx.block, x.tx.explicit, x.tx.status = true, true, wire.TxOpen
+	x.tx.begin, x.tx.isolation = m.begin, m.isolation
+}
+
+// AdoptImplicit makes the implicit block of a Query the client's transaction.
+func (x *Executor) AdoptImplicit() { x.tx.explicit = true }
+
+// AddBegin adds a statement to what begins the transaction on shards that it has not reached yet.
+func (x *Executor) AddBegin(sql string) { x.tx.begin += "; " + sql }
+
+// EndPipeline commits what a pipeline has done so far, as a Query or COMMIT behind it does.
+func (x *Executor) EndPipeline(ctx context.Context) error {
+	if !x.pipelining() {
+		return nil
+	}
+	return x.Sync(ctx, false)
+}

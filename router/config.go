@@ -1,0 +1,169 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/directory/etcd"
+	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/backend"
+	"github.com/shardyard/shardyard/router/exec"
+	"github.com/shardyard/shardyard/router/schema"
+)
+
+// Config is what a router is told. The zero value of every field but Name is usable.
+type Config struct {
+	// Name tells this router from others of the cluster: it is in the application_name of its server
+	// connections and in its registration. Required.
+	Name string
+	// Listen is the address of the listener. Defaults to "127.0.0.1:6432".
+	Listen string
+	// Auth are the rules of authentication, the first that matches counts. Defaults to trust from
+	// loopback and SCRAM-SHA-256 from everywhere else.
+	Auth []AuthRule
+	// MaxClients bounds the client connections; one more is refused with 53300. Defaults to 10000.
+	MaxClients int
+	// StartupTimeout bounds the time from accept to the first ReadyForQuery. Defaults to 60 s.
+	StartupTimeout time.Duration
+	// HoldTimeout bounds how long a statement waits for a table that is being changed, or for a newer
+	// map. Defaults to 30 s.
+	HoldTimeout time.Duration
+	// DrainTimeout bounds how long a drain waits for open transactions. Defaults to 30 s.
+	DrainTimeout time.Duration
+	// OutputBound is the number of bytes collected for a client before they are written. Defaults to 64 KiB.
+	OutputBound int
+	// RequestBound is the number of bytes of a pipeline that are collected before the session starts on
+	// them without having seen its Sync. Defaults to 256 KiB.
+	RequestBound int
+	// FreshGoroutine makes each request run on a goroutine of its own, and none live between requests:
+	// idle clients wait in an event loop. Defaults to false: a goroutine for each client.
+	FreshGoroutine bool
+	// CancelPrefix is put in front of the process ids given to clients, so that those of several routers
+	// differ. Only the lower 11 bits count. Defaults to 0.
+	CancelPrefix uint16
+}
+
+// Dependencies are what a router works with. Planner, Pools and Maps are required.
+type Dependencies struct {
+	Planner *planner.Planner
+	Pools   *backend.Pools
+	// Maps is where the partition maps come from.
+	Maps *etcd.Store
+	// Member takes acknowledged epochs. nil: nobody is told (a router that started from its snapshot file
+	// and never reached etcd).
+	Member *etcd.Member
+	// Schema performs the statements that change the map, and DDL on sharded tables. nil: they are refused.
+	Schema *schema.Performer
+	// Heal gets a map that is not older than a shard's floor (fence.Fence.Heal). nil: the router waits for the watch.
+	Heal func(ctx context.Context, database string, floor directory.Epoch) (*directory.Map, error)
+	// Initial is a snapshot to begin with while etcd is out. Defaults to none.
+	Initial *etcd.Snapshot
+	// Log defaults to a logger that discards.
+	Log *slog.Logger
+}
+
+// AuthMethod is how a client proves who it is.
+type AuthMethod string
+
+// The methods of authentication.
+const (
+	Trust       AuthMethod = "trust"
+	ScramSHA256 AuthMethod = "scram-sha-256"
+	Reject      AuthMethod = "reject"
+)
+
+// AuthRule says how the clients that it matches authenticate, like a line of pg_hba.conf.
+type AuthRule struct {
+	// Databases and Users are names; empty means all.
+	Databases, Users []string
+	// Networks are the addresses of clients; empty means all.
+	Networks []netip.Prefix
+	Method   AuthMethod
+}
+
+func (r *AuthRule) matches(database, user string, from netip.Addr) bool {
+	if len(r.Databases) > 0 && !slices.Contains(r.Databases, database) {
+		return false
+	}
+	if len(r.Users) > 0 && !slices.Contains(r.Users, user) {
+		return false
+	}
+	return len(r.Networks) == 0 ||
+		slices.ContainsFunc(r.Networks, func(p netip.Prefix) bool { return p.Contains(from) })
+}
+
+// DefaultAuth trusts loopback and asks everybody else for SCRAM-SHA-256.
+func DefaultAuth() []AuthRule {
+	return []AuthRule{
+		{Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}, Method: Trust},
+		{Method: ScramSHA256},
+	}
+}
+
+func (c *Config) setDefaults() {
+	if c.Listen == "" {
+		c.Listen = "127.0.0.1:6432"
+	}
+	if c.Auth == nil {
+		c.Auth = DefaultAuth()
+	}
+	setDefault(&c.MaxClients, 10_000)
+	setDefault(&c.StartupTimeout, 60*time.Second)
+	setDefault(&c.HoldTimeout, 30*time.Second)
+	setDefault(&c.DrainTimeout, 30*time.Second)
+	setDefault(&c.OutputBound, exec.DefaultOutputBound)
+	setDefault(&c.RequestBound, 256<<10)
+}
+
+func setDefault[T ~int | ~int64](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}
+
+// maxName keeps the application_name of server connections within Postgres's 63 bytes.
+const maxName = 32
+
+func (c *Config) validate() error {
+	if c.Name == "" || len(c.Name) > maxName || strings.ContainsAny(c.Name, "/ '\"\\") {
+		return fmt.Errorf("name: %q must have 1 to %d bytes without slashes, blanks and quotes", c.Name, maxName)
+	}
+	for i, rule := range c.Auth {
+		switch rule.Method {
+		case Trust, ScramSHA256, Reject:
+		default:
+			return fmt.Errorf("auth[%d].method: %q is none of trust, scram-sha-256 and reject", i, rule.Method)
+		}
+	}
+	for name, value := range map[string]int64{
+		"max_clients": int64(c.MaxClients), "startup_timeout": int64(c.StartupTimeout),
+		"hold_timeout": int64(c.HoldTimeout), "drain_timeout": int64(c.DrainTimeout),
+		"output_bound": int64(c.OutputBound), "request_bound": int64(c.RequestBound),
+	} {
+		if value < 0 {
+			return fmt.Errorf("%s: %d must not be negative", name, value)
+		}
+	}
+	return nil
+}
+
+func (d *Dependencies) validate() error {
+	switch {
+	case d.Planner == nil:
+		return fmt.Errorf("planner is missing")
+	case d.Pools == nil:
+		return fmt.Errorf("pools are missing")
+	case d.Maps == nil:
+		return fmt.Errorf("maps are missing")
+	}
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}

@@ -1,0 +1,169 @@
+package router
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/planner/lexer"
+	"github.com/shardyard/shardyard/planner/shardsql"
+	"github.com/shardyard/shardyard/router/pgerr"
+)
+
+// catalogChanges says whether the open transaction changed the catalog.
+type catalogChanges struct{ pending bool }
+
+func (c *catalogChanges) take() bool {
+	pending := c.pending
+	c.pending = false
+	return pending
+}
+
+// etcdLook bounds the question whether etcd is there, before a statement that changes the catalog.
+const etcdLook = 3 * time.Second
+
+// beforeDDL refuses a statement that changes the catalog while the other routers could not be told, in a
+// database where anything is sharded.
+func (c *Session) beforeDDL(ctx context.Context) error {
+	if c.view.catalog == nil {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, etcdLook)
+	defer cancel()
+	if _, err := c.server.maps.LoadMap(bounded, c.databaseName); err != nil {
+		return pgerr.New(pgerr.CannotConnectNow, "the directory cannot be reached, so definitions cannot be changed").
+			WithHint("Statements that change definitions wait until etcd is back; everything else goes on.").Because(err)
+	}
+	return nil
+}
+
+// afterDDL makes a change of the catalog known: at once, or when the transaction commits.
+func (c *Session) afterDDL(ctx context.Context, plan *planner.Plan) error {
+	c.database.definitions.Add(1)
+	if c.view.catalog == nil || plan.DDL.Temp {
+		return nil
+	}
+	c.changes.pending = true
+	if !c.x.Busy() {
+		c.changes.take()
+		c.announceDDL(ctx)
+	}
+	return nil
+}
+
+// announceDDL raises the catalog's version for all routers and waits until this one has read the new
+// catalog. The statement has succeeded already: what fails here is made up for in the background.
+func (c *Session) announceDDL(ctx context.Context) {
+	bounded, cancel := context.WithTimeout(ctx, c.server.config.HoldTimeout)
+	defer cancel()
+	m, err := c.server.maps.Apply(bounded, c.databaseName, directory.BumpCatalog{})
+	if err == nil {
+		c.server.learnMap(m)
+		_, err = c.database.await(bounded, func(v *view) bool { return v.epoch() >= m.Epoch })
+	}
+	if err == nil {
+		return
+	}
+	c.server.log.Warn("catalog change not announced", "session_id", c.id, "database", c.databaseName, "error", err)
+	c.server.announceLater(c.database)
+}
+
+// announceRetry is the pause between attempts to announce a change of the catalog.
+const announceRetry = time.Second
+
+// announce raises the catalog's version as soon as etcd lets it.
+func (s *Server) announce(ctx context.Context, d *database) {
+	for {
+		m, err := s.maps.Apply(ctx, d.name, directory.BumpCatalog{})
+		if err == nil {
+			s.learnMap(m)
+			return
+		}
+		if !sleep(ctx, announceRetry) {
+			return
+		}
+	}
+}
+
+// awaitDirectory waits until this router works with the directory as it is now.
+func (c *Session) awaitDirectory(ctx context.Context) error {
+	m, err := c.server.maps.LoadMap(ctx, c.databaseName)
+	if err != nil {
+		return err
+	}
+	c.server.learnMap(m)
+	bounded, cancel := context.WithTimeout(ctx, c.server.config.HoldTimeout)
+	defer cancel()
+	_, err = c.database.await(bounded, func(v *view) bool { return v.epoch() >= m.Epoch })
+	return err
+}
+
+// changesObjects reports DDL on objects that other shards may have besides tables: it runs on all of them.
+func (c *Session) changesObjects(plan *planner.Plan) bool {
+	if c.view.catalog == nil || plan.DDL.Temp {
+		return false
+	}
+	verb, object, _ := strings.Cut(plan.DDL.Command, " ")
+	switch object {
+	case "TYPE", "DOMAIN", "FUNCTION", "PROCEDURE", "ROUTINE", "SCHEMA", "COLLATION":
+		return verb == "ALTER" || verb == "DROP"
+	}
+	return false
+}
+
+// replacesFunction reports CREATE OR REPLACE, which may change what other shards have a copy of.
+func replacesFunction(text string) bool {
+	lex := lexer.New(text)
+	var words []string
+	for len(words) < 3 {
+		token, ok := lex.Next()
+		if !ok {
+			return false
+		}
+		words = append(words, strings.ToLower(token.Text(text)))
+	}
+	return words[0] == "create" && words[1] == "or" && words[2] == "replace"
+}
+
+// showColumns are the columns of SHOW SHARDS, TABLES and PARTITIONS.
+func showColumns(s shardsql.Statement) []string {
+	switch s.(type) {
+	case *shardsql.ShowShards:
+		return []string{"name", "role", "primary", "replicas", "state"}
+	case *shardsql.ShowTables:
+		return []string{"schema", "name", "kind", "method", "key", "group", "partitions", "shards"}
+	case *shardsql.ShowPartitions:
+		return []string{"name", "shard", "bounds"}
+	}
+	return nil
+}
+
+// refreshTemps learns the names of the session's temporary relations: they hide others of the same name.
+func (c *Session) refreshTemps(ctx context.Context) error {
+	c.vars.env.TempNames = c.temps
+	if !c.tempsOld || c.view.catalog == nil || c.x.Failed() {
+		return nil
+	}
+	c.temps, c.tempsOld = nil, false
+	home := c.view.partitions.Home
+	if c.x.Holds(home) {
+		l, err := c.x.Link(ctx, home)
+		if err != nil {
+			return err
+		}
+		rows, err := c.x.Ask(ctx, l, "SELECT relname FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()")
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
+			if len(row) == 1 && row[0] != nil {
+				c.temps = append(c.temps, *row[0])
+			}
+		}
+	}
+	c.vars.version++
+	c.vars.env.TempNames = c.temps
+	return nil
+}

@@ -1,0 +1,52 @@
+package router
+
+import (
+	"context"
+
+	"github.com/shardyard/shardyard/router/pgerr"
+	"github.com/shardyard/shardyard/router/wire"
+)
+
+// firstUserOID is the first OID that a server gives to a user's object.
+const firstUserOID = 16384
+
+// functionCall relays a FunctionCall message: functions of Postgres itself (large objects, mostly) on the home shard.
+func (c *Session) functionCall(ctx context.Context, frame wire.Frame) error {
+	if err := c.runFunctionCall(ctx, frame); err != nil {
+		if err := c.fail(err); err != nil {
+			return err
+		}
+	}
+	c.ready()
+	return nil
+}
+
+func (c *Session) runFunctionCall(ctx context.Context, frame wire.Frame) error {
+	if err := c.flushPending(ctx); err != nil {
+		return err
+	}
+	if err := c.x.EndPipeline(ctx); err != nil {
+		return err
+	}
+	var call wire.FunctionCall
+	if err := call.Decode(frame.Body); err != nil {
+		return err
+	}
+	c.enter()
+	if c.x.Failed() {
+		return c.checkFailed(nil, pgerr.New("25P02", "failed"))
+	}
+	if call.Function >= firstUserOID && c.view.catalog != nil {
+		return pgerr.Unsupported("FunctionCall of a user's function is not supported where tables are sharded",
+			"Call it with SELECT.")
+	}
+	home := c.view.partitions.Home
+	if err := c.x.MayUse(ctx, []directoryShard{home}, false); err != nil {
+		return err
+	}
+	l, err := c.x.Link(ctx, home)
+	if err != nil {
+		return err
+	}
+	return c.x.FunctionCall(ctx, l, frame.Raw)
+}

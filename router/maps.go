@@ -1,0 +1,216 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner/catalog"
+	"github.com/shardyard/shardyard/router/pgerr"
+)
+
+// view is what statements of one database are planned under. It is immutable.
+type view struct {
+	partitions *directory.Map
+	// catalog is nil while nothing is sharded: then nothing needs it.
+	catalog *catalog.Snapshot
+}
+
+func (v *view) epoch() directory.Epoch { return v.partitions.Epoch }
+
+// database is one database that this router serves. Its view is read without a lock.
+type database struct {
+	name    string
+	current atomic.Pointer[view]
+
+	mu       sync.Mutex
+	newer    chan struct{} // closed, and replaced, when current changes
+	sessions map[*Session]struct{}
+	dropped  bool
+
+	// refresh asks the database's loader to look at the newest map; it holds one request.
+	refresh chan struct{}
+	newest  atomic.Pointer[directory.Map]
+	// definitions counts the statements of this router that changed the catalog, so that prepared
+	// statements of before are not taken for those of after.
+	definitions atomic.Uint64
+}
+
+func newDatabase(name string) *database {
+	return &database{
+		name: name, newer: make(chan struct{}), sessions: make(map[*Session]struct{}),
+		refresh: make(chan struct{}, 1),
+	}
+}
+
+// publish makes the view current, unless a newer one is.
+func (d *database) publish(next *view) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if now := d.current.Load(); now != nil && now.epoch() > next.epoch() {
+		return
+	}
+	d.current.Store(next)
+	close(d.newer)
+	d.newer = make(chan struct{})
+}
+
+// await waits until the view satisfies the condition. The error is the context's.
+func (d *database) await(ctx context.Context, satisfied func(*view) bool) (*view, error) {
+	for {
+		d.mu.Lock()
+		changed := d.newer
+		d.mu.Unlock()
+		if v := d.current.Load(); v != nil && satisfied(v) {
+			return v, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// enter counts a statement in at the view that it is going to be planned under.
+//
+// Invariant: between the store of the epoch and the second load no view was published, so whoever
+// publishes a newer one and looks at inFlight afterwards sees the statement.
+func (d *database) enter(inFlight *atomic.Uint64) *view {
+	for {
+		v := d.current.Load()
+		inFlight.Store(uint64(v.epoch()))
+		if d.current.Load() == v {
+			return v
+		}
+	}
+}
+
+// quiet reports whether nothing planned under an epoch older than this one is in flight.
+func (d *database) quiet(epoch directory.Epoch) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for s := range d.sessions {
+		if at := s.inFlight.Load(); at != 0 && directory.Epoch(at) < epoch {
+			return false
+		}
+	}
+	return true
+}
+
+func (d *database) join(s *Session) {
+	d.mu.Lock()
+	d.sessions[s] = struct{}{}
+	d.mu.Unlock()
+}
+
+func (d *database) leave(s *Session) {
+	d.mu.Lock()
+	delete(d.sessions, s)
+	d.mu.Unlock()
+}
+
+// learn takes a newer map. It never waits.
+func (d *database) learn(m *directory.Map) {
+	for {
+		now := d.newest.Load()
+		if now != nil && now.Epoch >= m.Epoch {
+			return
+		}
+		if d.newest.CompareAndSwap(now, m) {
+			break
+		}
+	}
+	select {
+	case d.refresh <- struct{}{}:
+	default:
+	}
+}
+
+// quietPoll is how often the acknowledger looks whether older statements have ended.
+const quietPoll = 2 * time.Millisecond
+
+// loadRetry is how long a failed load of the catalog waits before the next.
+const loadRetry = 250 * time.Millisecond
+
+// follow is the database's goroutine: it turns each newer map into the current view, with its catalog,
+// and acknowledges its epoch when nothing older is in flight.
+func (s *Server) follow(ctx context.Context, d *database) {
+	var acknowledged directory.Epoch
+	for {
+		m := d.newest.Load()
+		if m != nil {
+			if now := d.current.Load(); now == nil || now.epoch() < m.Epoch {
+				if err := s.refreshView(ctx, d, m); err != nil && ctx.Err() == nil {
+					s.log.Warn("catalog load failed", "database", d.name, "epoch", m.Epoch, "error", err)
+					if !sleep(ctx, loadRetry) {
+						return
+					}
+					continue
+				}
+			}
+			if at := d.current.Load().epoch(); at > acknowledged {
+				for !d.quiet(at) {
+					if !sleep(ctx, quietPoll) {
+						return
+					}
+					if newer := d.newest.Load(); newer.Epoch > at {
+						break
+					}
+				}
+				if d.quiet(at) {
+					acknowledged = at
+					if s.member != nil {
+						s.member.Acknowledge(d.name, at)
+					}
+				}
+				if d.newest.Load().Epoch > at || acknowledged < at {
+					continue
+				}
+			}
+		}
+		select {
+		case <-d.refresh:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Server) refreshView(ctx context.Context, d *database, m *directory.Map) error {
+	next := &view{partitions: m}
+	if m.AnythingSharded() {
+		now := d.current.Load()
+		if now != nil && now.catalog != nil && now.partitions.CatalogVersion == m.CatalogVersion {
+			next.catalog = now.catalog
+		} else {
+			loaded, err := s.loadCatalog(ctx, m)
+			if err != nil {
+				return fmt.Errorf("load catalog version %d: %w", m.CatalogVersion, err)
+			}
+			next.catalog = loaded
+		}
+	}
+	d.publish(next)
+	return nil
+}
+
+func sleep(ctx context.Context, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// errNewerMap says that a statement waited in vain for a newer map.
+func errNewerMap(what string) *pgerr.Error {
+	return pgerr.New(pgerr.StaleMap, what).
+		WithHint("The partition map is being changed. Try the statement again.")
+}

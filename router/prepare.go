@@ -1,0 +1,243 @@
+package router
+
+import (
+	"context"
+	"strings"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/exec"
+	"github.com/shardyard/shardyard/router/pgerr"
+	"github.com/shardyard/shardyard/router/wire"
+)
+
+// SQL's PREPARE and EXECUTE share their names with the extended protocol, as in Postgres. A PREPARE is kept
+// by the session. An EXECUTE has the statement prepared on the server connection by content, like one of
+// the extended protocol, and runs there as EXECUTE of the name it has there: so its arguments are
+// evaluated by Postgres, and the next EXECUTE may run on another connection.
+
+// prepareSQL runs PREPARE.
+func (c *Session) prepareSQL(ctx context.Context, st *planner.Statement, p *planner.PrepareData) error {
+	if _, taken := c.statements[p.Name]; taken {
+		return pgerr.Newf("42P05", "prepared statement %q already exists", p.Name)
+	}
+	types, err := c.namedTypes(ctx, p)
+	if err != nil {
+		return err
+	}
+	prepared, err := c.newStatement(ctx, p.Name, p.Text, types)
+	if err != nil {
+		return err
+	}
+	if prepared.empty || c.isLocal(prepared.plan) {
+		return pgerr.New("42601", "PREPARE takes only SELECT, INSERT, UPDATE, DELETE, MERGE and VALUES")
+	}
+	prepared.sent.NoPosition = true
+	l, sent, err := c.describer(ctx, prepared)
+	if err != nil {
+		return err
+	}
+	name, err := c.x.Parse(ctx, l, sent, false, c.meaning())
+	if err == nil {
+		c.x.DescribeStatement(l, name, true, &prepared.described)
+		if err = c.x.SyncLink(ctx, l); err == nil {
+			err = c.x.Drain(ctx, l)
+		}
+	}
+	if err == nil {
+		c.statements[p.Name] = prepared
+	}
+	c.x.Idle()
+	return err
+}
+
+// namedTypes finds the OIDs of the parameter types, on the home shard where they are not built in.
+func (c *Session) namedTypes(ctx context.Context, p *planner.PrepareData) ([]uint32, error) {
+	types := append([]uint32(nil), p.Types...)
+	for i, oid := range types {
+		if oid != 0 || p.Named[i] == "unknown" {
+			continue
+		}
+		l, err := c.x.Link(ctx, c.view.partitions.Home)
+		if err != nil {
+			return nil, err
+		}
+		rows, err := c.x.Ask(ctx, l, "SELECT "+quote(p.Named[i])+"::pg_catalog.regtype::pg_catalog.oid")
+		if err != nil {
+			return nil, err
+		}
+		types[i] = parseOID(oneValue(rows))
+	}
+	return types, nil
+}
+
+func parseOID(text string) uint32 {
+	n := uint32(0)
+	for _, digit := range []byte(text) {
+		n = n*10 + uint32(digit-'0')
+	}
+	return n
+}
+
+// deallocate runs DEALLOCATE; "" is ALL.
+func (c *Session) deallocate(name string) (tag string, err error) {
+	if name == "" {
+		clear(c.statements)
+		return "DEALLOCATE ALL", nil
+	}
+	if _, ok := c.statements[name]; !ok {
+		return "", pgerr.Newf("26000", "prepared statement %q does not exist", name)
+	}
+	delete(c.statements, name)
+	return "DEALLOCATE", nil
+}
+
+// prepared finds the statement that an EXECUTE names, with an up-to-date plan.
+func (c *Session) prepared(ctx context.Context, data *planner.ExecuteData) (*statement, error) {
+	st, err := c.find([]byte(data.Name))
+	if err != nil {
+		return nil, err
+	}
+	if st.empty || c.isLocal(st.plan) {
+		return nil, pgerr.Unsupported("EXECUTE of this kind of statement is not supported", "Run the statement itself.")
+	}
+	if have, want := len(data.Args), len(st.described.Parameters); st.described.Parameters != nil && have != want {
+		return nil, pgerr.Newf("42601", "wrong number of parameters for prepared statement %q", data.Name).
+			WithDetail(pgerr.Newf("", "Expected %d parameters but got %d.", want, have).Message)
+	}
+	return st, c.replan(ctx, st)
+}
+
+// argsOf are the arguments of an EXECUTE as values; constant says that all of them are known.
+func argsOf(data *planner.ExecuteData) (values [][]byte, constant bool) {
+	constant = true
+	values = make([][]byte, len(data.Args))
+	for i, arg := range data.Args {
+		switch {
+		case arg.Constant && !arg.Null:
+			values[i] = []byte(arg.Text)
+		case !arg.Constant:
+			constant = false
+		}
+	}
+	return values, constant
+}
+
+// routeExecute finds the shards of an EXECUTE from its arguments.
+func (c *Session) routeExecute(st *statement, data *planner.ExecuteData) (planner.Target, planner.Args, error) {
+	values, constant := argsOf(data)
+	if !constant && st.plan.Route.Kind == planner.RouteFilters {
+		return planner.Target{}, planner.Args{}, pgerr.Unsupported(
+			"EXECUTE of a statement on a sharded table needs constants as arguments", "Write the value itself as the argument.")
+	}
+	args := planner.Args{
+		Map: c.view.partitions, Statement: &st.parsed, Params: values, Types: st.described.Parameters,
+	}
+	target, err := st.plan.Targets(args)
+	return target, args, err
+}
+
+// simpleExecute runs EXECUTE in the simple protocol.
+func (c *Session) simpleExecute(ctx context.Context, outer *planner.Statement, plan *planner.Plan) error {
+	data := plan.Execute
+	st, err := c.prepared(ctx, data)
+	if err != nil {
+		return err
+	}
+	target, args, err := c.routeExecute(st, data)
+	if err != nil {
+		return err
+	}
+	if err := c.x.MayUse(ctx, target.Shards, st.plan.ReadOnly); err != nil {
+		return err
+	}
+	if !target.Whole || len(target.Shards) > 1 {
+		return c.scatterExecute(ctx, st, target, args)
+	}
+	l, err := c.x.Link(ctx, target.Shards[0])
+	if err != nil {
+		return err
+	}
+	text, err := c.executeText(ctx, l, st, data)
+	if err != nil {
+		return err
+	}
+	return c.relay(ctx, text, st.plan, target, exec.QueryOptions{NoPosition: true, ReadOnly: st.plan.ReadOnly})
+}
+
+// executeText is the EXECUTE for a link: it names the statement as that server knows it.
+func (c *Session) executeText(ctx context.Context, l *link, st *statement, data *planner.ExecuteData) (string, error) {
+	name, err := c.x.PrepareNow(ctx, l, &st.sent, c.meaning())
+	if err != nil {
+		return "", err
+	}
+	var args []string
+	for _, arg := range data.Args {
+		switch {
+		case arg.SQL != "":
+			args = append(args, arg.SQL)
+		case arg.Constant && arg.Null:
+			args = append(args, "NULL")
+		case arg.Constant:
+			args = append(args, quote(arg.Text))
+		default:
+			return "", pgerr.Unsupported("EXECUTE with such an argument is not supported", "Write a constant as the argument.")
+		}
+	}
+	text := "EXECUTE " + directory.QuoteIdentifier(name)
+	if len(args) > 0 {
+		text += "(" + strings.Join(args, ", ") + ")"
+	}
+	return text, nil
+}
+
+func (c *Session) scatterExecute(ctx context.Context, st *statement, target planner.Target, args planner.Args) error {
+	sent := st.sent
+	if st.plan.SQL != "" {
+		sent = c.statementFor(st.sent.ID+1, st.name, st.plan.SQL, st.sent.Types)
+	}
+	sent.NoPosition = true
+	scatter, err := c.openScatter(ctx, st.plan, exec.ScatterRequest{
+		Shards: target.Shards, Statement: &sent, Meaning: c.meaning(), Bind: &wire.Bind{Params: args.Params},
+		Types: st.described.Parameters, Merge: st.plan.Merge, Tag: st.plan.Tag,
+	}, args)
+	if err == nil {
+		c.out.Put(func(dst []byte) []byte { return wire.AppendFrame(dst, wire.TypeRowDescription, scatter.Columns()) })
+		err = scatter.Run(ctx, 0)
+	}
+	if synced := c.x.Sync(ctx, err != nil); err == nil {
+		err = synced
+	}
+	return err
+}
+
+// executeTargets routes an EXECUTE of the extended protocol.
+func (c *Session) executeTargets(outer *statement) (planner.Target, error) {
+	st, err := c.find([]byte(outer.plan.Execute.Name))
+	if err != nil {
+		return planner.Target{}, err
+	}
+	target, _, err := c.routeExecute(st, outer.plan.Execute)
+	if err == nil && (!target.Whole || len(target.Shards) > 1) {
+		err = pgerr.Unsupported("EXECUTE on several shards is not supported in the extended protocol",
+			"Bind the prepared statement itself, or use the simple protocol.")
+	}
+	return target, err
+}
+
+// rewriteExecute is an EXECUTE of the extended protocol as a link gets it.
+func (c *Session) rewriteExecute(ctx context.Context, l *link, outer *statement) (*exec.Statement, error) {
+	st, err := c.prepared(ctx, outer.plan.Execute)
+	if err != nil {
+		return nil, err
+	}
+	text, err := c.executeText(ctx, l, st, outer.plan.Execute)
+	if err != nil {
+		return nil, err
+	}
+	c.nextID += 2
+	sent := c.statementFor(c.nextID, "", text, nil)
+	sent.NoPosition = true
+	outer.sent.Parsed = true
+	return &sent, nil
+}

@@ -1,0 +1,269 @@
+package router
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/directory/etcd"
+	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/backend"
+	"github.com/shardyard/shardyard/router/pgerr"
+	"github.com/shardyard/shardyard/router/schema"
+)
+
+// Server is a router. Its methods are safe for concurrent use.
+type Server struct {
+	config  Config
+	planner *planner.Planner
+	pools   *backend.Pools
+	maps    *etcd.Store
+	member  *etcd.Member
+	schema  *schema.Performer
+	heal    func(ctx context.Context, database string, floor directory.Epoch) (*directory.Map, error)
+	log     *slog.Logger
+
+	listener   net.Listener
+	initial    *etcd.Snapshot
+	parker     *parker // nil unless FreshGoroutine
+	roles      roleCache
+	greeting   greetingCache
+	keys       cancelKeys
+	mockSecret [32]byte // what made-up verifiers are made of
+	// current is the newest cluster; ready is closed when there is one.
+	current atomic.Pointer[etcd.Cluster]
+	ready   chan struct{}
+	// work are the goroutines of clients and requests.
+	work     sync.WaitGroup
+	draining atomic.Bool
+	sessions atomic.Uint64 // numbers given to sessions
+
+	mu        sync.Mutex
+	clients   map[*Session]struct{}
+	databases map[string]*database
+	closed    bool
+	// following are the goroutines behind the clients: the watch, databases, the event loop.
+	following sync.WaitGroup
+	// follower starts the goroutine of a database; set while Serve runs.
+	follower func(*database)
+	// announceLater announces a change of the catalog in the background; set while Serve runs.
+	announceLater func(*database)
+}
+
+// New checks the configuration and binds the listener, so that Addr is known. Nobody is served before Serve.
+func New(config Config, deps Dependencies) (*Server, error) {
+	config.setDefaults()
+	if err := config.validate(); err != nil {
+		return nil, fmt.Errorf("configuration of the router: %w", err)
+	}
+	if err := deps.validate(); err != nil {
+		return nil, fmt.Errorf("dependencies of the router: %w", err)
+	}
+	listener, err := net.Listen("tcp", config.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", config.Listen, err)
+	}
+	s := &Server{
+		config: config, planner: deps.Planner, pools: deps.Pools, maps: deps.Maps, member: deps.Member,
+		schema: deps.Schema, heal: deps.Heal, log: deps.Log, listener: listener, initial: deps.Initial,
+		ready: make(chan struct{}), clients: make(map[*Session]struct{}), databases: make(map[string]*database),
+	}
+	rand.Read(s.mockSecret[:]) // never fails
+	s.keys.prefix = uint32(config.CancelPrefix&0x7ff) << 20
+	if config.FreshGoroutine {
+		if s.parker, err = newParker(s); err != nil {
+			return nil, errors.Join(fmt.Errorf("start event loop: %w", err), listener.Close())
+		}
+	}
+	return s, nil
+}
+
+// Addr is the address of the listener.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Serve serves clients until ctx ends or Drain has finished. It returns when every goroutine of the
+// server has ended. The error is nil after an orderly end.
+func (s *Server) Serve(ctx context.Context) error {
+	outer := ctx
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // sessions outlive the order to stop, to say goodbye
+	defer cancel()
+	s.mu.Lock()
+	s.follower = func(d *database) {
+		s.following.Add(1)
+		go func() { defer s.following.Done(); s.follow(ctx, d) }()
+	}
+	s.announceLater = func(d *database) { s.background(func() { s.announce(ctx, d) }) }
+	s.mu.Unlock()
+	if s.initial != nil {
+		s.learn(s.initial)
+	}
+	s.background(func() {
+		if err := s.maps.Watch(ctx, s.learn); err != nil && ctx.Err() == nil {
+			s.log.Error("watch of the maps ended", "error", err)
+		}
+	})
+	s.background(func() { s.watchClients(ctx) })
+	if s.parker != nil {
+		s.background(func() { s.parker.run(ctx) })
+	}
+	stop := context.AfterFunc(outer, func() { s.listener.Close() })
+	defer stop()
+
+	err := s.accept(outer, ctx)
+	s.closeClients(ctx)
+	s.work.Wait()
+	cancel()
+	s.following.Wait()
+	return err
+}
+
+func (s *Server) background(run func()) {
+	s.following.Add(1)
+	go func() { defer s.following.Done(); run() }()
+}
+
+// acceptRetry is the pause after an accept that failed for want of descriptors.
+const acceptRetry = 50 * time.Millisecond
+
+func (s *Server) accept(stop, ctx context.Context) error {
+	for {
+		conn, err := s.listener.Accept()
+		switch {
+		case err == nil:
+			s.work.Add(1)
+			go func() { defer s.work.Done(); s.welcome(ctx, conn) }()
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		default:
+			s.log.Warn("accept failed", "error", err)
+			if !sleep(stop, acceptRetry) {
+				return nil
+			}
+		}
+	}
+}
+
+// learn takes a snapshot of the directory.
+func (s *Server) learn(snapshot *etcd.Snapshot) {
+	if s.current.Swap(&snapshot.Cluster) == nil {
+		close(s.ready)
+	}
+	for _, m := range snapshot.Maps {
+		s.learnMap(m)
+	}
+}
+
+// learnMap takes a map, from the watch or from whoever has just changed it.
+func (s *Server) learnMap(m *directory.Map) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, ok := s.databases[m.Database]
+	if !ok {
+		d = newDatabase(m.Database)
+		s.databases[m.Database] = d
+		s.follower(d)
+	}
+	d.learn(m)
+}
+
+// Drain stops accepting, ends idle sessions at once and the others after their transaction, or after
+// DrainTimeout, with 57P01. It returns when no client is left; Serve returns then too.
+func (s *Server) Drain(ctx context.Context) error {
+	s.draining.Store(true)
+	s.listener.Close()
+	for _, c := range s.snapshotClients() {
+		c.wake(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.config.DrainTimeout)
+	defer cancel()
+	for len(s.snapshotClients()) > 0 {
+		if !sleep(ctx, 5*time.Millisecond) {
+			s.closeClients(ctx)
+			return fmt.Errorf("drain: %w", ctx.Err())
+		}
+	}
+	return nil
+}
+
+func (s *Server) snapshotClients() []*Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clients := make([]*Session, 0, len(s.clients))
+	for c := range s.clients {
+		clients = append(clients, c)
+	}
+	return clients
+}
+
+func (s *Server) closeClients(ctx context.Context) {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	for _, c := range s.snapshotClients() {
+		c.terminate(ctx)
+	}
+}
+
+func (s *Server) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// watchInterval is how often running statements are checked for clients that vanished.
+const watchInterval = 200 * time.Millisecond
+
+// watchClients cancels the statements of clients whose connection is gone. A session that runs a
+// statement does not read from its client, so it would not notice by itself.
+func (s *Server) watchClients(ctx context.Context) {
+	for sleep(ctx, watchInterval) {
+		now := time.Now().UnixNano()
+		for _, c := range s.snapshotClients() {
+			since := c.busySince.Load()
+			if since == 0 || now-since < int64(watchInterval) || !hungUp(c.conn) {
+				continue
+			}
+			c.cancel(ctx)
+		}
+	}
+}
+
+// admit adds a session, unless there are too many or the server is closing.
+func (s *Server) admit(c *Session) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed || s.draining.Load():
+		return pgerr.New(pgerr.AdminShutdown, "the router is shutting down").Fatal()
+	case len(s.clients) >= s.config.MaxClients:
+		return pgerr.New(pgerr.TooManyConnections, "sorry, too many clients already").Fatal()
+	}
+	s.clients[c] = struct{}{}
+	return nil
+}
+
+func (s *Server) forget(c *Session) {
+	s.mu.Lock()
+	delete(s.clients, c)
+	s.mu.Unlock()
+}
+
+// guard runs a session's code and turns a panic into an error: one session's bug must not end the others.
+func (s *Server) guard(c *Session, run func() error) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			s.log.Error("panic in session", "session_id", c.id, "error", cause, "stack", string(debug.Stack()))
+			err = pgerr.New(pgerr.InternalError, "internal error in the router").
+				WithHint("This is a bug. The router's log has the details.").Fatal()
+		}
+	}()
+	return run()
+}

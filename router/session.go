@@ -1,0 +1,432 @@
+package router
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/exec"
+	"github.com/shardyard/shardyard/router/pgerr"
+	"github.com/shardyard/shardyard/router/wire"
+)
+
+type link = exec.Link
+
+// Session is one client's session. It belongs to one goroutine at a time, but for the methods that say
+// otherwise. Between two requests all its state is in this struct: no goroutine has anything of it on
+// its stack.
+type Session struct {
+	server *Server
+	id     uint64
+	conn   net.Conn
+	fd     int32 // while parked
+	reader *wire.Reader
+	out    *exec.Output
+	x      *exec.Executor
+
+	databaseName, user string
+	database           *database
+	pid                uint32
+	secret             [4]byte
+	serving            bool // it got its first ReadyForQuery
+
+	// inFlight is the epoch of the oldest view that the running request planned under; 0: nothing runs.
+	inFlight atomic.Uint64
+	// busySince is when the running request began, in Unix nanoseconds; 0: none runs.
+	busySince atomic.Int64
+
+	view       *view
+	vars       variables
+	request    []byte // frames of the request that is being collected
+	skipping   bool   // after an error of the extended protocol: everything up to Sync is skipped
+	temps      []string
+	tempsOld   bool // temps must be read again
+	changes    catalogChanges
+	rest       multiQuery
+	nextID     uint64
+	statements map[string]*statement
+	portals    map[string]*portal
+	// pending was parsed by the client and not yet by a shard: its ParseComplete is owed.
+	pending *statement
+	// unconfirmed were parsed in this request; a shard may yet refuse them.
+	unconfirmed []*statement
+	bind        wire.Bind // reused
+}
+
+// serve runs a session that has a goroutine of its own.
+func (c *Session) serve(ctx context.Context) {
+	var err error
+	for err == nil {
+		if err = c.advance(ctx); err == nil {
+			c.restIdle()
+			err = c.fill(ctx)
+		}
+	}
+	c.end(ctx, err)
+}
+
+// fill waits for the client.
+func (c *Session) fill(ctx context.Context) error {
+	for {
+		err := c.reader.Fill()
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		// Woken by a drain or a shutdown.
+		if err := c.checkDrain(); err != nil {
+			return err
+		}
+		if err := c.conn.SetReadDeadline(time.Time{}); err != nil {
+			return err
+		}
+	}
+}
+
+// advanceAndPark runs what the client sent and parks the session again.
+func (c *Session) advanceAndPark(ctx context.Context) {
+	err := c.advance(ctx)
+	if err == nil {
+		c.restIdle()
+		err = c.server.parker.park(ctx, c)
+	}
+	if err != nil {
+		c.end(ctx, err)
+	}
+}
+
+// restIdle gives memory back before a wait.
+func (c *Session) restIdle() {
+	c.out.Rest()
+	if len(c.request) == 0 {
+		c.reader.Release()
+		if cap(c.request) > keptRequest {
+			c.request = nil
+		}
+	}
+}
+
+// keptRequest is the largest buffer that an idle session keeps for its requests.
+const keptRequest = 16 << 10
+
+// advance runs every whole request that has arrived.
+func (c *Session) advance(ctx context.Context) error {
+	return c.server.guard(c, func() error {
+		for {
+			ready, err := c.collect()
+			if err != nil {
+				return err
+			}
+			if !ready {
+				return c.checkDrain()
+			}
+			request := c.request
+			c.request = c.request[:0]
+			if err := c.Handle(ctx, request); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+// checkDrain ends a session that has nothing to do while the server drains.
+func (c *Session) checkDrain() error {
+	closed := c.server.isClosed()
+	if closed || c.server.draining.Load() && c.x.Status() == wire.TxIdle && !c.x.CopyingIn() && len(c.request) == 0 {
+		return pgerr.New(pgerr.AdminShutdown, "terminating connection due to administrator command").Fatal()
+	}
+	return nil
+}
+
+// collect gathers the frames of one request: up to Query, Sync, Flush, FunctionCall or Terminate, a batch of
+// COPY data, or as many as the bound allows.
+func (c *Session) collect() (ready bool, err error) {
+	for {
+		frame, ok, err := c.reader.Poll()
+		if err != nil {
+			return false, err
+		}
+		if !ok {
+			return c.x.CopyingIn() && len(c.request) > 0, nil
+		}
+		c.request = append(c.request, frame.Raw...)
+		switch frame.Type {
+		case wire.TypeQuery, wire.TypeSync, wire.TypeFlush, wire.TypeFunctionCall, wire.TypeTerminate,
+			wire.TypeCopyDone, wire.TypeCopyFail:
+			return true, nil
+		}
+		if len(c.request) >= c.server.config.RequestBound || c.x.CopyingIn() && len(c.request) >= copyBatch {
+			return true, nil
+		}
+	}
+}
+
+// copyBatch is the number of bytes of COPY data that are passed on at a time.
+const copyBatch = 32 << 10
+
+// Handle runs one whole request: all frames up to and including Query, Sync or Flush, or a batch of COPY
+// data. An error ends the session; io.EOF means that the client said goodbye.
+func (c *Session) Handle(ctx context.Context, request []byte) error {
+	c.busySince.Store(time.Now().UnixNano())
+	c.x.StartRequest()
+	err := c.handleFrames(ctx, request)
+	c.leaveFlight()
+	c.x.EndRequest()
+	c.busySince.Store(0)
+	if flushed := c.out.Flush(); err == nil {
+		err = flushed
+	}
+	return err
+}
+
+func (c *Session) handleFrames(ctx context.Context, request []byte) error {
+	for len(request) > 0 {
+		size := 1 + int(binary.BigEndian.Uint32(request[1:]))
+		frame := wire.Frame{Type: request[0], Body: request[5:size:size], Raw: request[:size:size]}
+		request = request[size:]
+		if err := c.handleFrame(ctx, frame); err != nil {
+			return err
+		}
+	}
+	return c.settle(ctx)
+}
+
+// settle reads what shards still owe at the end of a request.
+func (c *Session) settle(ctx context.Context) error {
+	if c.skipping {
+		return nil
+	}
+	err := c.flushPending(ctx)
+	if err == nil {
+		err = c.x.DrainAll(ctx)
+	}
+	if err == nil {
+		c.unconfirmed = c.unconfirmed[:0]
+	}
+	return c.extendedError(ctx, err)
+}
+
+// handleFrame runs one message. Its error ends the session.
+func (c *Session) handleFrame(ctx context.Context, frame wire.Frame) error {
+	if c.x.CopyingIn() {
+		return c.copyFrame(ctx, frame)
+	}
+	if c.skipping && frame.Type != wire.TypeSync && frame.Type != wire.TypeTerminate {
+		return nil
+	}
+	switch frame.Type {
+	case wire.TypeQuery:
+		return c.queryMessage(ctx, frame.Body)
+	case wire.TypeParse:
+		return c.extendedError(ctx, c.parseMessage(ctx, frame.Body))
+	case wire.TypeBind:
+		return c.extendedError(ctx, c.bindMessage(ctx, frame.Body))
+	case wire.TypeDescribe:
+		return c.extendedError(ctx, c.describeMessage(ctx, frame.Body))
+	case wire.TypeExecute:
+		return c.extendedError(ctx, c.executeMessage(ctx, frame.Body))
+	case wire.TypeClose:
+		return c.extendedError(ctx, c.closeMessage(ctx, frame.Body))
+	case wire.TypeSync:
+		return c.syncMessage(ctx)
+	case wire.TypeFlush:
+		return nil // the end of the request reads and writes everything
+	case wire.TypeFunctionCall:
+		return c.functionCall(ctx, frame)
+	case wire.TypeTerminate:
+		return io.EOF
+	case wire.TypeCopyData, wire.TypeCopyDone, wire.TypeCopyFail:
+		return nil // what follows a COPY that failed
+	}
+	return pgerr.Newf(pgerr.ProtocolViolation, "invalid frontend message type %d", frame.Type).Fatal()
+}
+
+// copyFrame takes a message while a shard waits for COPY data.
+func (c *Session) copyFrame(ctx context.Context, frame wire.Frame) error {
+	var err error
+	ended := true
+	switch frame.Type {
+	case wire.TypeCopyData:
+		ended, err = c.x.CopyData(ctx, frame.Raw)
+	case wire.TypeCopyDone, wire.TypeCopyFail:
+		err = c.x.CopyEnd(ctx, frame.Raw)
+		ended = !c.x.CopyingIn()
+	case wire.TypeSync, wire.TypeFlush:
+		return nil
+	case wire.TypeTerminate:
+		return io.EOF
+	default:
+		reason := "unexpected message type 0x" + string("0123456789abcdef"[frame.Type>>4]) +
+			string("0123456789abcdef"[frame.Type&15]) + " during COPY from stdin"
+		err = c.x.AbortCopy(ctx, reason)
+	}
+	if !ended {
+		return nil
+	}
+	if !c.rest.simple {
+		return c.extendedError(ctx, err)
+	}
+	return c.resumeQuery(ctx, err)
+}
+
+// enter counts the request in at the current view, if it is not yet, and takes the newest view.
+func (c *Session) enter() {
+	if c.inFlight.Load() == 0 {
+		c.view = c.database.enter(&c.inFlight)
+	} else {
+		c.view = c.database.current.Load()
+	}
+	c.vars.env.Map, c.vars.env.Catalog = c.view.partitions, c.view.catalog
+	c.x.SetView(exec.View{Map: c.view.partitions, Catalog: c.view.catalog})
+}
+
+// leaveFlight says that nothing of the session is in flight on any shard.
+func (c *Session) leaveFlight() { c.inFlight.Store(0) }
+
+// notice sends a notice or warning to the client.
+func (c *Session) notice(n *pgerr.Error) { c.x.Local(n.AppendNotice(nil)) }
+
+func warning(code, message string) *pgerr.Error {
+	return &pgerr.Error{Severity: "WARNING", Code: code, Message: message}
+}
+
+// fail tells the client of an error; it is the one place that does. An error that must end the session
+// is returned.
+func (c *Session) fail(err error) error {
+	if errors.Is(err, exec.ErrClientGone) || errors.Is(err, io.EOF) && !c.serving {
+		return err
+	}
+	e := pgerr.Of(err)
+	if e.IsFatal() {
+		return e
+	}
+	if e.Code == pgerr.InternalError {
+		c.server.log.Error("internal error", "session_id", c.id, "error", err)
+	}
+	c.x.Fail()
+	c.out.Put(e.Append)
+	return nil
+}
+
+// extendedError tells the client of an error in the extended protocol and skips to the next Sync.
+func (c *Session) extendedError(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	// What stands before the message that failed is run and answered first; if it fails, that is the error.
+	if earlier := c.x.DrainAll(ctx); earlier != nil {
+		err = earlier
+	}
+	if st := c.pending; st != nil {
+		c.pending = nil
+		c.unconfirmed = append(c.unconfirmed, st)
+	}
+	for _, st := range c.unconfirmed {
+		if !st.sent.Parsed && c.statements[st.name] == st {
+			delete(c.statements, st.name)
+		}
+	}
+	c.unconfirmed = c.unconfirmed[:0]
+	c.skipping = true
+	return c.fail(err)
+}
+
+// end closes the session. err is why; io.EOF and a lost client are no errors.
+func (c *Session) end(ctx context.Context, err error) {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, exec.ErrClientGone) && !errors.Is(err, net.ErrClosed) {
+		e := pgerr.Of(err)
+		if e.Code == pgerr.InternalError {
+			c.server.log.Error("session ended", "session_id", c.id, "error", err)
+		}
+		_ = c.conn.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
+		c.out.Put(e.Fatal().Append)
+		_ = c.out.Flush() // the client may be gone
+	}
+	if c.x != nil {
+		if c.x.CopyingIn() {
+			c.x.BreakCopy()
+		}
+		c.x.Release()
+	}
+	c.leaveFlight()
+	if c.database != nil {
+		c.database.leave(c)
+	}
+	if c.pid != 0 {
+		c.server.keys.remove(c.pid)
+	}
+	c.server.forget(c)
+	_ = c.conn.Close()
+}
+
+// goodbyeTimeout bounds the write of a last message to a client.
+const goodbyeTimeout = 2 * time.Second
+
+// cancel cancels what the session runs now. Any goroutine may call it.
+func (c *Session) cancel(ctx context.Context) {
+	if c.busySince.Load() == 0 || c.x == nil {
+		return
+	}
+	if err := c.x.Cancel(ctx); err != nil {
+		c.server.log.Warn("cancel failed", "session_id", c.id, "error", err)
+	}
+}
+
+// wake makes an idle session look whether the server drains. Any goroutine may call it.
+func (c *Session) wake(ctx context.Context) {
+	if c.server.parker != nil {
+		c.server.parker.unpark(ctx, c)
+		return
+	}
+	_ = c.conn.SetReadDeadline(time.Unix(1, 0)) // fails only if the connection is closed
+}
+
+// terminate ends the session soon, whatever it does. Any goroutine may call it.
+func (c *Session) terminate(ctx context.Context) {
+	c.cancel(ctx)
+	c.wake(ctx)
+}
+
+// plan plans a statement under the current view; it waits while a table of it is being changed.
+func (c *Session) plan(ctx context.Context, st *planner.Statement, types []uint32) (*planner.Plan, error) {
+	for {
+		c.enter()
+		if err := c.refreshTemps(ctx); err != nil {
+			return nil, err
+		}
+		if c.vars.foreign && c.view.catalog != nil && !isASCII(st.Text) {
+			return nil, errForeignEncoding(c.vars.value("client_encoding"))
+		}
+		plan, err := c.server.planner.Plan(st, types, &c.vars.env)
+		if err != nil {
+			return nil, err
+		}
+		held := c.held(plan)
+		if held == nil {
+			c.setTable(plan)
+			return plan, nil
+		}
+		if err := c.awaitNewer(ctx, "table "+held.Name.String()+" is being changed: "+held.Hold.Reason); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+func errForeignEncoding(encoding string) error {
+	return pgerr.Unsupported("text that is not ASCII is not supported under client_encoding "+encoding+" where tables are sharded",
+		"Use SET client_encoding = 'UTF8'.")
+}

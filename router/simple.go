@@ -1,0 +1,334 @@
+package router
+
+import (
+	"context"
+	"errors"
+
+	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/exec"
+	"github.com/shardyard/shardyard/router/pgerr"
+	"github.com/shardyard/shardyard/router/wire"
+)
+
+// multiQuery is what is left of a Query message. It outlives a request only while a COPY of it waits for data.
+type multiQuery struct {
+	simple     bool // a Query is being run
+	statements []planner.Statement
+	next       int
+}
+
+// queryMessage runs a Query message.
+func (c *Session) queryMessage(ctx context.Context, body []byte) error {
+	err := c.flushPending(ctx)
+	if err == nil {
+		err = c.x.EndPipeline(ctx)
+	}
+	c.dropUnnamed()
+	var text []byte
+	if err == nil {
+		text, err = wire.DecodeQuery(body)
+	}
+	c.rest = multiQuery{simple: true}
+	if err == nil {
+		c.rest.statements, err = c.server.planner.Statements(string(text))
+	}
+	if err == nil && len(c.rest.statements) == 0 {
+		c.out.Put(wire.AppendEmptyQuery)
+	}
+	if err == nil && len(c.rest.statements) > 1 {
+		var done bool
+		if done, err = c.runWhole(ctx, string(text)); done {
+			c.rest.next = len(c.rest.statements)
+		}
+		if c.x.CopyingIn() {
+			return nil
+		}
+	}
+	return c.resumeQuery(ctx, err)
+}
+
+// resumeQuery runs what is left of the Query, unless an error ended it, and says ready.
+func (c *Session) resumeQuery(ctx context.Context, err error) error {
+	for err == nil && c.rest.next < len(c.rest.statements) {
+		st := &c.rest.statements[c.rest.next]
+		c.rest.next++
+		err = shifted(c.simpleStatement(ctx, st), st)
+		if err == nil && c.x.CopyingIn() {
+			return nil
+		}
+	}
+	if err == nil && c.x.InImplicitBlock() {
+		err = c.commit(ctx)
+	}
+	c.rest = multiQuery{}
+	if err != nil {
+		if c.x.InImplicitBlock() {
+			err = errors.Join(err, c.rollback(ctx))
+		}
+		if err := c.fail(err); err != nil {
+			return err
+		}
+		c.x.Idle()
+	}
+	c.forgetPortals()
+	c.ready()
+	return nil
+}
+
+func (c *Session) ready() {
+	c.out.Put(func(dst []byte) []byte { return wire.AppendReady(dst, c.x.Status()) })
+}
+
+// simpleStatement runs one statement of a Query, again if a shard wanted a newer map before anything was done.
+func (c *Session) simpleStatement(ctx context.Context, st *planner.Statement) error {
+	for range maxRetries {
+		retry, err := c.staleMap(ctx, c.trySimple(ctx, st))
+		if !retry {
+			return err
+		}
+	}
+	return errNewerMap("the shards kept asking for a newer partition map")
+}
+
+func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
+	plan, err := c.plan(ctx, st, nil)
+	if err := c.checkFailed(plan, err); err != nil {
+		return err
+	}
+	if len(c.rest.statements) > 1 && !c.x.InBlock() && !c.x.InImplicitBlock() && !endsTransaction(plan.Kind) {
+		c.beginImplicit()
+	}
+	if plan.ParseOnly {
+		return c.parseOnly(ctx, st)
+	}
+	if c.isLocal(plan) {
+		return c.simpleLocal(ctx, st, plan)
+	}
+	args := planner.Args{Map: c.view.partitions, Statement: st}
+	target, err := plan.Targets(args)
+	if err != nil {
+		return err
+	}
+	if err := c.x.MayUse(ctx, target.Shards, plan.ReadOnly); err != nil {
+		return err
+	}
+	switch {
+	case len(target.Shards) > 1 && plan.Kind == planner.Copy:
+		return c.x.CopyOut(ctx, target.Shards, st.Text, plan.Copy, st.Chars)
+	case !target.Whole:
+		return c.simpleScatter(ctx, st, plan, target, args)
+	}
+	return c.relay(ctx, st.Text, plan, target, exec.QueryOptions{Shift: st.Chars, ReadOnly: plan.ReadOnly})
+}
+
+// relay sends a text to the only shard of a target.
+func (c *Session) relay(ctx context.Context, text string, plan *planner.Plan, target planner.Target, o exec.QueryOptions) error {
+	if plan.Kind == planner.DDL {
+		if err := c.beforeDDL(ctx); err != nil {
+			return err
+		}
+	}
+	shard := target.Shards[0]
+	l, err := c.x.Link(ctx, shard)
+	if err != nil {
+		return err
+	}
+	c.x.Keep(l)
+	unpin := c.prepareEffects(l, plan)
+	err = c.x.Query(ctx, l, text, o)
+	if err == nil && !c.x.CopyingIn() {
+		err = c.afterEffects(ctx, l, plan)
+	} else if err != nil {
+		unpin()
+	}
+	c.x.Unkeep(l)
+	if !c.x.CopyingIn() {
+		c.x.Idle()
+	}
+	return err
+}
+
+// prepareEffects notes before a statement runs what it may leave behind. undo takes the pin back.
+func (c *Session) prepareEffects(l *link, plan *planner.Plan) (undo func()) {
+	if plan.Dirty {
+		c.x.MarkDirty(l.Shard())
+	}
+	if plan.Pins == "" || l.Pinned() {
+		return func() {}
+	}
+	c.x.Pin(l.Shard(), plan.Pins)
+	return func() { c.x.UnpinLink(l) }
+}
+
+// afterEffects does what a statement that succeeded makes necessary.
+func (c *Session) afterEffects(ctx context.Context, l *link, plan *planner.Plan) error {
+	if plan.Pins != "" || len(c.temps) > 0 && plan.Kind == planner.DDL {
+		c.tempsOld = true
+	}
+	if err := c.trackSetConfig(ctx, l, plan.SetConfig); err != nil {
+		return err
+	}
+	if plan.Kind == planner.DDL {
+		return c.afterDDL(ctx, plan)
+	}
+	return nil
+}
+
+func (c *Session) simpleScatter(ctx context.Context, st *planner.Statement, plan *planner.Plan, target planner.Target, args planner.Args) error {
+	text, own := scatterText(st, plan)
+	c.nextID++
+	request := exec.ScatterRequest{
+		Shards: target.Shards, Bind: &wire.Bind{}, Merge: plan.Merge, Tag: plan.Tag, Shift: st.Chars,
+		Meaning:   c.vars.meaning,
+		Statement: &exec.Statement{ID: c.nextID, Text: text, NoPosition: !own, Settings: c.vars.current, Meaning: c.vars.meaning},
+	}
+	scatter, err := c.openScatter(ctx, plan, request, args)
+	if err == nil {
+		c.out.Put(func(dst []byte) []byte { return wire.AppendFrame(dst, wire.TypeRowDescription, scatter.Columns()) })
+		err = scatter.Run(ctx, 0)
+	}
+	if synced := c.x.Sync(ctx, err != nil); err == nil {
+		err = synced
+	}
+	return err
+}
+
+// scatterText is what the shards of a scatter get; own says that it is the client's text.
+func scatterText(st *planner.Statement, plan *planner.Plan) (text string, own bool) {
+	if plan.SQL == "" {
+		return st.Text, true
+	}
+	return plan.SQL, false
+}
+
+// openScatter fills in what the merge needs and opens the scatter.
+func (c *Session) openScatter(ctx context.Context, plan *planner.Plan, r exec.ScatterRequest, args planner.Args) (*exec.Scatter, error) {
+	r.Limit, r.DateStyle = -1, c.vars.env.DateStyle
+	if m := plan.Merge; m != nil {
+		if m.Limit != nil {
+			n, null, ok := m.Limit.Number(args)
+			if !ok || n < 0 && !null {
+				return nil, errRowCount("LIMIT")
+			}
+			if !null {
+				r.Limit = n
+			}
+		}
+		if m.Offset != nil {
+			n, null, ok := m.Offset.Number(args)
+			if !ok || n < 0 && !null {
+				return nil, errRowCount("OFFSET")
+			}
+			if !null {
+				r.Offset = n
+			}
+		}
+		if len(m.OrderBy) > 0 && c.vars.foreign {
+			return nil, errForeignEncoding(c.vars.value("client_encoding"))
+		}
+	}
+	return c.x.OpenScatter(ctx, r)
+}
+
+func errRowCount(clause string) error {
+	if clause == "LIMIT" {
+		return pgerr.New("2201W", "LIMIT must not be negative")
+	}
+	return pgerr.New("2201X", "OFFSET must not be negative")
+}
+
+// runWhole sends the text of several statements to one shard as it is, if all of them are plain statements
+// for it: then Postgres itself makes them one implicit transaction. done is false if they are not.
+func (c *Session) runWhole(ctx context.Context, text string) (done bool, err error) {
+	if c.x.Failed() {
+		return false, nil
+	}
+	readOnly := true
+	var target planner.Target
+	for i := range c.rest.statements {
+		st := &c.rest.statements[i]
+		plan, err := c.plan(ctx, st, nil)
+		if err != nil {
+			return false, nil // told when its turn comes: what stands before it is run
+		}
+		plain := plan.Kind == planner.Relay || plan.Kind == planner.Empty || plan.Kind == planner.DDL && c.view.catalog == nil
+		if !plain || plan.ParseOnly || plan.Pins != "" || len(plan.SetConfig) > 0 || c.isLocal(plan) {
+			return false, nil
+		}
+		if plan.Kind == planner.Empty {
+			continue
+		}
+		at, err := plan.Targets(planner.Args{Map: c.view.partitions, Statement: st})
+		if err != nil || len(at.Shards) != 1 || !at.Whole || target.Shards != nil && at.Shards[0] != target.Shards[0] {
+			return false, nil
+		}
+		target = at
+		readOnly = readOnly && plan.ReadOnly
+	}
+	if target.Shards == nil || c.x.MayUse(ctx, target.Shards, readOnly) != nil {
+		return false, nil
+	}
+	dirty := &planner.Plan{Kind: planner.Relay, Dirty: true}
+	for i := range c.rest.statements {
+		if plan, err := c.plan(ctx, &c.rest.statements[i], nil); err != nil || plan.Dirty {
+			return true, c.relay(ctx, text, dirty, target, exec.QueryOptions{ReadOnly: readOnly})
+		} else if plan.Kind == planner.DDL {
+			c.database.definitions.Add(1)
+		}
+	}
+	dirty.Dirty = false
+	return true, c.relay(ctx, text, dirty, target, exec.QueryOptions{ReadOnly: readOnly})
+}
+
+// parseOnly asks the home shard to parse what our parser rejects: its error is the answer.
+func (c *Session) parseOnly(ctx context.Context, st *planner.Statement) error {
+	l, err := c.x.Link(ctx, c.view.partitions.Home)
+	if err != nil {
+		return err
+	}
+	if c.view.catalog == nil {
+		return c.relay(ctx, st.Text, &planner.Plan{Kind: planner.Relay, Dirty: true},
+			planner.Target{Shards: []directoryShard{c.view.partitions.Home}, Whole: true}, exec.QueryOptions{Shift: st.Chars})
+	}
+	c.nextID++
+	_, err = c.x.PrepareNow(ctx, l, &exec.Statement{ID: c.nextID, Text: st.Text, Meaning: c.vars.meaning}, c.vars.meaning)
+	c.x.Idle()
+	if err != nil {
+		return shifted(err, st)
+	}
+	return pgerr.Unsupported("this statement is newer than the router's parser",
+		"Where tables are sharded only statements that the router can read are run.")
+}
+
+// checkFailed refuses everything but the end of a failed transaction.
+func (c *Session) checkFailed(plan *planner.Plan, err error) error {
+	if !c.x.Failed() || err == nil && endsTransaction(plan.Kind) {
+		return err
+	}
+	if err == nil && plan.Kind == planner.Empty {
+		return nil
+	}
+	if e := pgerr.Of(err); e != nil && e.Code == "42601" {
+		return err
+	}
+	return pgerr.New("25P02", "current transaction is aborted, commands ignored until end of transaction block")
+}
+
+// endsTransaction reports the statements that a failed transaction admits.
+func endsTransaction(kind planner.Kind) bool {
+	switch kind {
+	case planner.Commit, planner.Rollback, planner.RollbackTo:
+		return true
+	}
+	return false
+}
+
+// shifted moves an error's position from the statement to the client's whole text. Errors of shards that
+// ran the statement have been moved already (exec.QueryOptions.Shift), so only ours are.
+func shifted(err error, st *planner.Statement) error {
+	var own *planner.Error
+	if err == nil || st.Chars == 0 || !errors.As(err, &own) || own.Position == 0 {
+		return err
+	}
+	return pgerr.Of(err).At(own.Position + st.Chars)
+}

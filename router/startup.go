@@ -1,0 +1,383 @@
+package router
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/directory/etcd"
+	"github.com/shardyard/shardyard/router/backend"
+	"github.com/shardyard/shardyard/router/exec"
+	"github.com/shardyard/shardyard/router/pgerr"
+	"github.com/shardyard/shardyard/router/wire"
+)
+
+// welcome serves one connection from its first byte to its end, or until it is parked.
+func (s *Server) welcome(ctx context.Context, conn net.Conn) {
+	c := &Session{
+		server: s, id: s.sessions.Add(1), conn: conn, reader: wire.NewReader(conn, wire.Authenticating),
+		out: exec.NewOutput(conn, s.config.OutputBound),
+	}
+	err := s.guard(c, func() error { return c.start(ctx) })
+	if err != nil || !c.serving {
+		c.end(ctx, err)
+		return
+	}
+	if s.parker != nil {
+		c.advanceAndPark(ctx)
+		return
+	}
+	c.serve(ctx)
+}
+
+// start does everything up to the first ReadyForQuery. serving stays false if the connection was for
+// something else (a cancel request) or is over.
+func (c *Session) start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.server.config.StartupTimeout)
+	defer cancel()
+	deadline, _ := ctx.Deadline()
+	if err := c.conn.SetDeadline(deadline); err != nil {
+		return fmt.Errorf("set deadline: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	packet, err := c.readStartup()
+	if err != nil {
+		return err
+	}
+	if packet.Kind == wire.CancelRequest {
+		return c.server.cancelSession(ctx, packet.CancelPID, packet.CancelSecret)
+	}
+	if err := c.server.admit(c); err != nil {
+		return err
+	}
+	if err := c.open(ctx, packet); err != nil {
+		return err
+	}
+	if err := c.out.Flush(); err != nil {
+		return err
+	}
+	c.reader.SetPhase(wire.Frontend)
+	if !stop() {
+		return pgerr.New(pgerr.AdminShutdown, "the router is shutting down").Fatal()
+	}
+	c.serving = true
+	return c.conn.SetDeadline(time.Time{})
+}
+
+// maxStartupPackets bounds what may come before the start-up message: one request for TLS and one for GSSAPI.
+const maxStartupPackets = 3
+
+func (c *Session) readStartup() (*wire.Startup, error) {
+	for range maxStartupPackets {
+		packet, err := c.reader.ReadStartup()
+		if err != nil {
+			return nil, err
+		}
+		switch packet.Kind {
+		case wire.SSLRequest, wire.GSSENCRequest:
+			if _, err := c.conn.Write([]byte{'N'}); err != nil {
+				return nil, err
+			}
+		default:
+			return packet, nil
+		}
+	}
+	return nil, pgerr.New(pgerr.ProtocolViolation, "too many requests for encryption").Fatal()
+}
+
+// open authenticates the client and greets it.
+func (c *Session) open(ctx context.Context, packet *wire.Startup) error {
+	if err := c.readParameters(packet); err != nil {
+		return err
+	}
+	cluster, err := c.server.cluster(ctx)
+	if err != nil {
+		return err
+	}
+	home, ok := findShard(cluster, cluster.Home)
+	if !ok {
+		return pgerr.Newf(pgerr.CannotConnectNow, "the home shard %s is not in the cluster", cluster.Home).Fatal()
+	}
+	if err := c.authenticate(ctx, home); err != nil {
+		return err
+	}
+	if c.database, err = c.server.openDatabase(ctx, cluster, home, c.databaseName); err != nil {
+		return err
+	}
+	c.x = exec.New(c.server.pools, c.out, backend.Identity{Database: c.databaseName, User: c.user})
+	c.statements, c.portals = make(map[string]*statement), make(map[string]*portal)
+	c.database.join(c)
+	if err := c.greet(ctx); err != nil {
+		return err
+	}
+	c.pid, c.secret = c.server.keys.add(c)
+	c.out.Put(func(dst []byte) []byte { return wire.AppendBackendKeyData(dst, c.pid, c.secret[:]) })
+	c.out.Put(func(dst []byte) []byte { return wire.AppendReady(dst, wire.TxIdle) })
+	return nil
+}
+
+// readParameters takes user, database and settings out of the start-up message.
+func (c *Session) readParameters(packet *wire.Startup) error {
+	if packet.Major != 3 {
+		return pgerr.Newf("0A000", "unsupported frontend protocol %d.%d: server supports 3.0 to 3.0", packet.Major, packet.Minor).Fatal()
+	}
+	var unknown []string
+	c.vars.startup = make(map[string]string)
+	for _, p := range packet.Parameters {
+		switch {
+		case p.Name == "user":
+			c.user = truncateName(p.Value)
+		case p.Name == "database":
+			c.databaseName = truncateName(p.Value)
+		case p.Name == "replication":
+			if v := strings.ToLower(p.Value); v != "false" && v != "off" && v != "0" && v != "no" {
+				return pgerr.Unsupported("replication connections are not supported",
+					"Connect to a shard itself for replication.").Fatal()
+			}
+		case p.Name == "options":
+			if err := parseOptions(p.Value, c.vars.startup); err != nil {
+				return err
+			}
+		case strings.HasPrefix(p.Name, "_pq_."):
+			unknown = append(unknown, p.Name)
+		default:
+			c.vars.startup[strings.ToLower(p.Name)] = p.Value
+		}
+	}
+	if c.user == "" {
+		return pgerr.New(codeInvalidAuthorization, "no PostgreSQL user name specified in startup packet").Fatal()
+	}
+	if c.databaseName == "" {
+		c.databaseName = c.user
+	}
+	if packet.Minor > 0 || len(unknown) > 0 {
+		c.out.Put(func(dst []byte) []byte { return wire.AppendNegotiateVersion(dst, 0, unknown) })
+	}
+	return nil
+}
+
+// truncateName cuts a name as Postgres does.
+func truncateName(name string) string {
+	if len(name) > 63 {
+		name = name[:63]
+	}
+	return name
+}
+
+// parseOptions reads the options parameter: -c name=value and --name=value, with backslashes escaping blanks.
+func parseOptions(options string, into map[string]string) error {
+	words := splitOptions(options)
+	for i := 0; i < len(words); i++ {
+		word := words[i]
+		var assignment string
+		switch {
+		case word == "-c" && i+1 < len(words):
+			i++
+			assignment = words[i]
+		case strings.HasPrefix(word, "-c"):
+			assignment = word[2:]
+		case strings.HasPrefix(word, "--"):
+			assignment = word[2:]
+		default:
+			return pgerr.Newf("0A000", "command-line option %q of the start-up message is not supported", word).
+				WithHint("Use -c name=value.").Fatal()
+		}
+		name, value, ok := strings.Cut(assignment, "=")
+		if !ok {
+			return pgerr.Newf("42601", "-c %s requires a value", assignment).Fatal()
+		}
+		into[strings.ToLower(strings.ReplaceAll(name, "-", "_"))] = value
+	}
+	return nil
+}
+
+func splitOptions(options string) []string {
+	var words []string
+	var word strings.Builder
+	inWord := false
+	for i := 0; i < len(options); i++ {
+		ch := options[i]
+		switch {
+		case ch == '\\' && i+1 < len(options):
+			i++
+			word.WriteByte(options[i])
+			inWord = true
+		case ch == ' ' || ch >= '\t' && ch <= '\r':
+			if inWord {
+				words = append(words, word.String())
+				word.Reset()
+				inWord = false
+			}
+		default:
+			word.WriteByte(ch)
+			inWord = true
+		}
+	}
+	if inWord {
+		words = append(words, word.String())
+	}
+	return words
+}
+
+func (c *Session) address() netip.Addr {
+	if tcp, ok := c.conn.RemoteAddr().(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+func findShard(cluster *etcd.Cluster, id directory.ShardID) (directory.Shard, bool) {
+	for _, shard := range cluster.Shards {
+		if shard.ID == id {
+			return shard, true
+		}
+	}
+	return directory.Shard{}, false
+}
+
+// cluster waits for the first snapshot of the directory.
+func (s *Server) cluster(ctx context.Context) (*etcd.Cluster, error) {
+	select {
+	case <-s.ready:
+		return s.current.Load(), nil
+	case <-ctx.Done():
+		return nil, pgerr.New(pgerr.CannotConnectNow, "the router has no partition map yet").
+			WithHint("It could not reach etcd since it started.").Fatal()
+	}
+}
+
+// openDatabase finds the database, and gives one that exists on the home shard its first map.
+func (s *Server) openDatabase(ctx context.Context, cluster *etcd.Cluster, home directory.Shard, name string) (*database, error) {
+	s.mu.Lock()
+	d, ok := s.databases[name]
+	s.mu.Unlock()
+	if !ok {
+		if err := s.createMap(ctx, cluster, home, name); err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		d = s.databases[name]
+		s.mu.Unlock()
+	}
+	if _, err := d.await(ctx, func(*view) bool { return true }); err != nil {
+		return nil, pgerr.Newf(pgerr.CannotConnectNow, "the catalog of database %q could not be read", name).Because(err).Fatal()
+	}
+	return d, nil
+}
+
+func (s *Server) createMap(ctx context.Context, cluster *etcd.Cluster, home directory.Shard, name string) error {
+	conn, err := s.pools.Service(ctx, home, "postgres")
+	if err != nil {
+		return fmt.Errorf("look up database: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var exists bool
+	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1)", name).Scan(&exists); err != nil {
+		return fmt.Errorf("look up database: %w", err)
+	}
+	if !exists {
+		return pgerr.Newf(codeUnknownDatabase, "database %q does not exist", name).Fatal()
+	}
+	m, err := directory.NewMap(directory.Map{
+		ClusterID: cluster.ID, Database: name, Epoch: 1, Shards: cluster.Shards, Home: cluster.Home,
+	})
+	if err != nil {
+		return fmt.Errorf("make map of database %s: %w", name, err)
+	}
+	if err := s.maps.CreateMap(ctx, m); err != nil && !errors.Is(err, etcd.ErrExists) {
+		return fmt.Errorf("store map of database %s: %w", name, err)
+	}
+	if m, err = s.maps.LoadMap(ctx, name); err != nil {
+		return fmt.Errorf("load map of database %s: %w", name, err)
+	}
+	s.learnMap(m)
+	return nil
+}
+
+// greetingTTL is how long the settings that a server connection started with are told to new clients
+// without asking a server again.
+const greetingTTL = 10 * time.Second
+
+// maxGreetings bounds the cache; when it is full it is emptied.
+const maxGreetings = 1000
+
+// greetingCache keeps the settings that servers report at the start of a connection.
+type greetingCache struct {
+	mu      sync.Mutex
+	reports map[backend.Identity]cachedGreeting
+}
+
+type cachedGreeting struct {
+	settings map[string]string
+	read     time.Time
+}
+
+func (g *greetingCache) get(id backend.Identity) (map[string]string, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r, ok := g.reports[id]
+	return r.settings, ok && time.Since(r.read) < greetingTTL
+}
+
+func (g *greetingCache) put(id backend.Identity, settings map[string]string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.reports == nil || len(g.reports) >= maxGreetings {
+		g.reports = make(map[backend.Identity]cachedGreeting)
+	}
+	g.reports[id] = cachedGreeting{settings, time.Now()}
+}
+
+// cancelKeys are the keys that clients got, to find their sessions by.
+type cancelKeys struct {
+	prefix uint32
+	mu     sync.Mutex
+	last   uint32
+	byPID  map[uint32]*Session
+}
+
+// keyBits is the number of low bits of a process id that number the sessions of one router.
+const keyBits = 20
+
+func (k *cancelKeys) add(c *Session) (pid uint32, secret [4]byte) {
+	rand.Read(secret[:]) // never fails
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.byPID == nil {
+		k.byPID = make(map[uint32]*Session)
+	}
+	for {
+		k.last = k.last%(1<<keyBits-1) + 1
+		pid = k.prefix | k.last
+		if _, taken := k.byPID[pid]; !taken {
+			k.byPID[pid] = c
+			return pid, secret
+		}
+	}
+}
+
+func (k *cancelKeys) remove(pid uint32) {
+	k.mu.Lock()
+	delete(k.byPID, pid)
+	k.mu.Unlock()
+}
+
+// cancelSession cancels what the session with this key runs. As in Postgres nobody is told whether there is one.
+func (s *Server) cancelSession(ctx context.Context, pid uint32, secret []byte) error {
+	s.keys.mu.Lock()
+	c := s.keys.byPID[pid]
+	s.keys.mu.Unlock()
+	if c == nil || len(secret) != len(c.secret) || string(secret) != string(c.secret[:]) {
+		return nil
+	}
+	c.cancel(ctx)
+	return nil
+}

@@ -1,0 +1,147 @@
+package router
+
+import (
+	"context"
+
+	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/pgerr"
+)
+
+func (c *Session) beginImplicit() {
+	c.x.BeginImplicit(c.vars.value("default_transaction_isolation"))
+	c.vars.begin()
+}
+
+// begin runs BEGIN and START TRANSACTION.
+func (c *Session) begin(ctx context.Context, t *planner.Transaction) error {
+	if c.x.InBlock() {
+		c.notice(warning("25001", "there is already a transaction in progress"))
+		return c.x.SetModes(ctx, *t)
+	}
+	if c.x.InImplicitBlock() {
+		return c.adoptImplicit(ctx, t)
+	}
+	c.vars.begin()
+	c.x.Begin(*t, c.vars.value("default_transaction_isolation"))
+	return c.x.EnlistAll(ctx)
+}
+
+// adoptImplicit turns the implicit block of a Query into the client's transaction.
+func (c *Session) adoptImplicit(ctx context.Context, t *planner.Transaction) error {
+	modes := planner.Transaction{Isolation: t.Isolation, Access: t.Access, Deferrable: t.Deferrable}
+	c.x.AdoptImplicit()
+	if modes == (planner.Transaction{}) {
+		return nil
+	}
+	return c.x.SetModes(ctx, modes)
+}
+
+// commit commits the open block. A failed one is rolled back, which is no error.
+func (c *Session) commit(ctx context.Context) error {
+	committed, err := c.x.Commit(ctx)
+	return c.ended(ctx, committed, err)
+}
+
+func (c *Session) rollback(ctx context.Context) error {
+	return c.ended(ctx, false, c.x.Rollback(ctx))
+}
+
+// ended brings the session's state behind the end of a transaction.
+func (c *Session) ended(ctx context.Context, committed bool, err error) error {
+	if committed {
+		c.vars.committed()
+	} else {
+		c.vars.rolledBackTo(0)
+		c.vars.saved = c.vars.saved[:0]
+	}
+	c.settingsChanged()
+	c.forgetPortals()
+	c.tempsOld = len(c.temps) > 0 || c.tempsOld
+	if changed := c.changes.take(); changed && committed {
+		c.announceDDL(ctx)
+	}
+	return err
+}
+
+// endBlock runs COMMIT and ROLLBACK; the tag says what became of the transaction.
+func (c *Session) endBlock(ctx context.Context, commit bool, t *planner.Transaction) (tag string, err error) {
+	chain := t != nil && t.Chain
+	explicit := c.x.InBlock()
+	if !explicit {
+		if chain {
+			word := "ROLLBACK"
+			if commit {
+				word = "COMMIT"
+			}
+			return "", pgerr.New("25P01", word+" AND CHAIN can only be used in transaction blocks")
+		}
+		c.notice(warning("25P01", "there is no transaction in progress"))
+	}
+	tag = "ROLLBACK"
+	modes := c.x.Modes()
+	switch {
+	case !commit:
+		err = c.endOpen(ctx, explicit, c.rollback)
+	case c.x.Failed():
+		err = c.rollback(ctx)
+	default:
+		tag = "COMMIT"
+		err = c.endOpen(ctx, explicit, c.commit)
+	}
+	if err == nil && chain {
+		c.vars.begin()
+		c.x.BeginAgain(modes)
+	}
+	return tag, err
+}
+
+// endOpen ends the block, or the implicit transaction of a Query or of a pipeline.
+func (c *Session) endOpen(ctx context.Context, explicit bool, end func(context.Context) error) error {
+	if explicit || c.x.InImplicitBlock() {
+		return end(ctx)
+	}
+	return c.x.EndPipeline(ctx)
+}
+
+func (c *Session) needBlock(statement string) error {
+	if c.x.InBlock() {
+		return nil
+	}
+	return pgerr.New("25P01", statement+" can only be used in transaction blocks")
+}
+
+func (c *Session) savepoint(ctx context.Context, name string) error {
+	if err := c.needBlock("SAVEPOINT"); err != nil {
+		return err
+	}
+	if err := c.x.Savepoint(ctx, name); err != nil {
+		return err
+	}
+	c.vars.savepoint()
+	return nil
+}
+
+func (c *Session) releaseSavepoint(ctx context.Context, name string) error {
+	if err := c.needBlock("RELEASE SAVEPOINT"); err != nil {
+		return err
+	}
+	if err := c.x.ReleaseSavepoint(ctx, name); err != nil {
+		return err
+	}
+	c.vars.released(c.x.Savepoints())
+	return nil
+}
+
+func (c *Session) rollbackTo(ctx context.Context, name string) error {
+	if err := c.needBlock("ROLLBACK TO SAVEPOINT"); err != nil {
+		return err
+	}
+	n, err := c.x.RollbackTo(ctx, name)
+	if err != nil {
+		return err
+	}
+	c.vars.rolledBackTo(n)
+	c.settingsChanged()
+	c.tempsOld = len(c.temps) > 0 || c.tempsOld
+	return nil
+}

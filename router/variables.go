@@ -1,0 +1,445 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/planner/lexer"
+	"github.com/shardyard/shardyard/router/backend"
+	"github.com/shardyard/shardyard/router/pgerr"
+	"github.com/shardyard/shardyard/router/wire"
+)
+
+// variables are the session's run-time parameters. What a client sets is kept here and carried to every
+// connection that a statement touches.
+type variables struct {
+	startup  map[string]string // as the start-up message had them
+	defaults map[string]string // what a server connection starts with, by the names that servers report
+
+	base       *backend.Settings // what RESET goes back to
+	current    *backend.Settings // what counts now, SET LOCAL included
+	persistent *backend.Settings // what will count after the transaction
+	// saved are the variables at the beginning of the transaction and at each savepoint.
+	saved []savedVariables
+
+	reported map[string]string // what the client was told
+	version  uint64            // changes with current
+	meaning  string            // of the settings that change what a statement means
+	env      planner.Env
+	// foreign: client_encoding is not UTF8, so the planner cannot read what is not ASCII.
+	foreign bool
+}
+
+type savedVariables struct{ current, persistent *backend.Settings }
+
+// reportedSettings are those that servers report without being asked (GUC_REPORT) and that a client can change.
+var reportedSettings = []string{
+	"application_name", "client_encoding", "DateStyle", "default_transaction_read_only", "IntervalStyle",
+	"is_superuser", "session_authorization", "standard_conforming_strings", "TimeZone",
+}
+
+// askedSettings are settings that servers do not report, whose defaults the router must know.
+var askedSettings = []string{"search_path", "default_transaction_isolation"}
+
+// value is what a setting has now, as SHOW would say. Only for the reported and asked ones.
+func (v *variables) value(name string) string {
+	if value, ok := v.current.Get(name); ok {
+		return value
+	}
+	return v.defaults[name]
+}
+
+// changed brings what is derived from the settings up to date.
+func (v *variables) changed(user string) {
+	v.version++
+	role := user
+	if name, ok := v.current.Get("session_authorization"); ok && name != "default" {
+		role = name
+	}
+	if name, ok := v.current.Get("role"); ok && name != "none" {
+		role = name
+	}
+	v.env.User = role
+	v.env.SearchPath = splitList(v.value("search_path"))
+	v.env.TimeZone, v.env.DateStyle = v.value("TimeZone"), v.value("DateStyle")
+	v.env.IntervalStyle = v.value("IntervalStyle")
+	v.env.StandardConformingStrings = v.value("standard_conforming_strings") != "off"
+	v.foreign = v.value("client_encoding") != "UTF8"
+	v.meaning = strings.Join([]string{
+		v.env.TimeZone, v.env.DateStyle, v.env.IntervalStyle, v.value("search_path"), role,
+		v.value("standard_conforming_strings"), v.value("client_encoding"), v.other(),
+	}, "\x00")
+}
+
+// other are settings that change how constants are read and that are rarely set.
+func (v *variables) other() string {
+	text := ""
+	for _, name := range []string{"lc_monetary", "lc_time", "xmloption", "default_text_search_config", "quote_all_identifiers", "transform_null_equals", "array_nulls", "bytea_output"} {
+		if value, ok := v.current.Get(name); ok {
+			text += name + "=" + value + ";"
+		}
+	}
+	return text
+}
+
+// splitList splits a setting that is a list of names, as SplitIdentifierString does, keeping elements as written.
+func splitList(list string) []string {
+	var names []string
+	lex := lexer.New(list)
+	for {
+		token, ok := lex.Next()
+		if !ok {
+			return names
+		}
+		switch {
+		case token.IsPunct(list, ','):
+		case token.Kind == lexer.QuotedIdent || token.Kind == lexer.Ident:
+			if name, ok := lexer.IdentValue(list, token); ok {
+				names = append(names, name)
+			}
+		default:
+			names = append(names, token.Text(list))
+		}
+	}
+}
+
+// set changes one setting; value is in the form that SHOW returns.
+func (v *variables) set(name, value string, local bool) {
+	v.current = v.current.With(name, value)
+	if !local {
+		v.persistent = v.persistent.With(name, value)
+	}
+}
+
+// reset gives one setting its default.
+func (v *variables) reset(name string, local bool) {
+	restore := func(s *backend.Settings) *backend.Settings {
+		if value, ok := v.base.Get(name); ok {
+			return s.With(name, value)
+		}
+		return s.Without(name)
+	}
+	v.current = restore(v.current)
+	if !local {
+		v.persistent = restore(v.persistent)
+	}
+}
+
+func (v *variables) begin() {
+	v.saved = append(v.saved[:0], savedVariables{v.current, v.persistent})
+}
+
+func (v *variables) savepoint() {
+	v.saved = append(v.saved, savedVariables{v.current, v.persistent})
+}
+
+// released forgets the savepoints behind the first n.
+func (v *variables) released(n int) { v.saved = v.saved[:min(n+1, len(v.saved))] }
+
+// rolledBackTo goes back to savepoint n, counted from 1, which stays; 0 is the beginning of the transaction.
+func (v *variables) rolledBackTo(n int) {
+	if n >= len(v.saved) {
+		return
+	}
+	v.current, v.persistent = v.saved[n].current, v.saved[n].persistent
+	v.saved = v.saved[:n+1]
+}
+
+func (v *variables) committed() {
+	v.current, v.saved = v.persistent, v.saved[:0]
+}
+
+// settingsChanged carries a change of the variables on: to the executor and, where it is reported, to the client.
+func (c *Session) settingsChanged() {
+	c.vars.changed(c.user)
+	c.x.SetSettings(c.vars.current)
+	for _, name := range reportedSettings {
+		value := c.vars.value(name)
+		if name == "is_superuser" {
+			if _, changed := c.vars.current.Get("role"); changed {
+				continue
+			}
+		}
+		if value != c.vars.reported[name] {
+			c.vars.reported[name] = value
+			c.out.Put(func(dst []byte) []byte { return wire.AppendParameterStatus(dst, name, value) })
+		}
+	}
+}
+
+// greet learns the settings that the session starts with and tells the client.
+func (c *Session) greet(ctx context.Context) error {
+	c.enter()
+	defer c.leaveFlight()
+	id := backend.Identity{Database: c.databaseName, User: c.user}
+	defaults, ok := c.server.greeting.get(id)
+	home := c.view.partitions.Home
+	if !ok {
+		l, err := c.x.Link(ctx, home)
+		if err != nil {
+			return err
+		}
+		defaults = make(map[string]string)
+		for name, value := range l.ParameterStatuses {
+			defaults[name] = value
+		}
+		for _, name := range askedSettings {
+			rows, err := c.x.Ask(ctx, l, "SHOW "+name)
+			if err != nil {
+				return err
+			}
+			defaults[name] = oneValue(rows)
+		}
+		defaults["application_name"] = ""
+		c.server.greeting.put(id, defaults)
+		c.x.Idle()
+	}
+	c.vars.defaults = defaults
+	if err := c.applyStartup(ctx, home); err != nil {
+		return err
+	}
+	c.vars.base, c.vars.persistent = c.vars.current, c.vars.current
+	c.vars.changed(c.user)
+	c.x.SetSettings(c.vars.current)
+	c.vars.reported = make(map[string]string)
+	names := slices.Sorted(maps.Keys(defaults))
+	for _, name := range names {
+		if slices.Contains(askedSettings, name) {
+			continue
+		}
+		value := c.vars.value(name)
+		c.vars.reported[name] = value
+		c.out.Put(func(dst []byte) []byte { return wire.AppendParameterStatus(dst, name, value) })
+	}
+	return nil
+}
+
+// applyStartup has the settings of the start-up message checked by the home shard, unless they are what
+// it starts with anyway.
+func (c *Session) applyStartup(ctx context.Context, home directory.ShardID) error {
+	for _, name := range slices.Sorted(maps.Keys(c.vars.startup)) {
+		value := c.vars.startup[name]
+		if name == "application_name" {
+			c.vars.current = c.vars.current.With(name, cleanASCII(value))
+			continue
+		}
+		if sameDefault(c.vars.defaults, name, value) {
+			continue
+		}
+		l, err := c.x.Link(ctx, home)
+		if err != nil {
+			return err
+		}
+		rows, err := c.x.Ask(ctx, l, fmt.Sprintf("SELECT pg_catalog.set_config(%s, %s, false)", quote(name), quote(value)))
+		if err != nil {
+			return err
+		}
+		c.vars.current = c.vars.current.With(name, oneValue(rows))
+		l.SetSettings(c.vars.current)
+		c.x.SetSettings(c.vars.current)
+	}
+	c.x.Idle()
+	return nil
+}
+
+func sameDefault(defaults map[string]string, name, value string) bool {
+	for known, now := range defaults {
+		if strings.EqualFold(known, name) {
+			return strings.EqualFold(now, value)
+		}
+	}
+	return false
+}
+
+// cleanASCII replaces what is not printable ASCII, as Postgres does in application_name.
+func cleanASCII(s string) string {
+	cleaned := []byte(truncateName(s))
+	for i, ch := range cleaned {
+		if ch < 32 || ch > 126 {
+			cleaned[i] = '?'
+		}
+	}
+	return string(cleaned)
+}
+
+func oneValue(rows [][]*string) string {
+	if len(rows) == 1 && len(rows[0]) == 1 && rows[0][0] != nil {
+		return *rows[0][0]
+	}
+	return ""
+}
+
+// runSet runs SET and RESET. A shard checks the value, so that errors are Postgres's own, and says how it reads.
+func (c *Session) runSet(ctx context.Context, st *planner.Statement, s *planner.Setting) error {
+	if s.Local && !c.x.InBlock() && !c.x.InImplicitBlock() {
+		c.notice(warning("25P01", "SET LOCAL can only be used in transaction blocks"))
+	}
+	switch s.Name {
+	case "application_name":
+		return c.setApplicationName(s)
+	case "transaction_isolation", "transaction_read_only", "transaction_deferrable":
+		return c.setTransactionVariable(ctx, s)
+	case "":
+		return c.resetAll(ctx, st)
+	case "session characteristics":
+		return c.setCharacteristics(ctx, st)
+	}
+	// A name of one's own takes any value: there is nothing to check.
+	if prefix, _, custom := strings.Cut(s.Name, "."); custom && prefix != "plpgsql" && !s.Opaque {
+		c.assign(s, s.Value)
+		return nil
+	}
+	return c.setOnShard(ctx, st, s)
+}
+
+func (c *Session) assign(s *planner.Setting, value string) {
+	local := s.Local
+	if local && !c.x.InBlock() && !c.x.InImplicitBlock() {
+		return // gone as soon as it is set
+	}
+	if s.Default {
+		c.vars.reset(s.Name, local)
+	} else {
+		c.vars.set(s.Name, value, local)
+	}
+	c.settingsChanged()
+}
+
+func (c *Session) setApplicationName(s *planner.Setting) error {
+	c.assign(s, cleanASCII(s.Value))
+	return nil
+}
+
+// settingLink is a connection to try settings on: one that the transaction has anyway, or one of the home shard.
+func (c *Session) settingLink(ctx context.Context) (*link, error) {
+	shard, ok := c.x.AnyHeld()
+	if !ok {
+		shard = c.view.partitions.Home
+	}
+	return c.x.Link(ctx, shard)
+}
+
+func (c *Session) setOnShard(ctx context.Context, st *planner.Statement, s *planner.Setting) error {
+	l, err := c.settingLink(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.x.Idle()
+	outside := s.Local && !c.x.InBlock() && !c.x.InImplicitBlock()
+	if err := c.x.Command(ctx, l, st.Text); err != nil {
+		return shifted(err, st)
+	}
+	if outside {
+		return nil
+	}
+	value := s.Value
+	if !s.Default {
+		// Invariant: what a connection has of the session is set for the connection's session, never
+		// LOCAL, so that the same record of it is right after the transaction.
+		rows, err := c.x.Ask(ctx, l, fmt.Sprintf("SELECT pg_catalog.set_config(%[1]s, pg_catalog.current_setting(%[1]s), false)", quote(s.Name)))
+		if err != nil {
+			return err
+		}
+		value = oneValue(rows)
+	}
+	c.assign(s, value)
+	if s.Default && s.Local || s.Default && c.vars.base.Len() > 0 {
+		return nil // the next statement brings the connection to the session's default
+	}
+	l.SetSettings(c.vars.current)
+	return nil
+}
+
+// setTransactionVariable is SET transaction_isolation and its like: SET TRANSACTION in other words.
+func (c *Session) setTransactionVariable(ctx context.Context, s *planner.Setting) error {
+	if !c.x.InBlock() {
+		return nil // it ends with the statement itself
+	}
+	modes := planner.Transaction{}
+	on := s.Value == "on" || s.Value == "true" || s.Value == "1" || s.Value == "yes"
+	switch {
+	case s.Default:
+		return pgerr.Unsupported("RESET "+s.Name+" is not supported", "Use SET TRANSACTION.")
+	case s.Name == "transaction_isolation":
+		modes.Isolation = strings.ToLower(s.Value)
+	case s.Name == "transaction_read_only" && on:
+		modes.Access = "read only"
+	case s.Name == "transaction_read_only":
+		modes.Access = "read write"
+	case on:
+		modes.Deferrable = "deferrable"
+	default:
+		modes.Deferrable = "not deferrable"
+	}
+	switch modes.Isolation {
+	case "", "read committed", "read uncommitted", "repeatable read", "serializable":
+	default:
+		return pgerr.Newf("22023", "invalid value for parameter %q: %q", s.Name, s.Value)
+	}
+	return c.x.SetModes(ctx, modes)
+}
+
+func (c *Session) resetAll(ctx context.Context, st *planner.Statement) error {
+	keep := []string{"role", "session_authorization"} // RESET ALL leaves them
+	next := c.vars.base
+	for _, name := range keep {
+		if value, ok := c.vars.current.Get(name); ok {
+			next = next.With(name, value)
+		}
+	}
+	c.vars.current, c.vars.persistent = next, next
+	c.settingsChanged()
+	return nil
+}
+
+// setCharacteristics is SET SESSION CHARACTERISTICS AS TRANSACTION …: it sets the defaults of new transactions.
+func (c *Session) setCharacteristics(ctx context.Context, st *planner.Statement) error {
+	l, err := c.settingLink(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.x.Idle()
+	if err := c.x.Command(ctx, l, st.Text); err != nil {
+		return shifted(err, st)
+	}
+	for _, name := range []string{"default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable"} {
+		rows, err := c.x.Ask(ctx, l, "SHOW "+name)
+		if err != nil {
+			return err
+		}
+		c.vars.set(name, oneValue(rows), false)
+	}
+	c.settingsChanged()
+	l.SetSettings(c.vars.current)
+	return nil
+}
+
+// trackSetConfig notes what a statement's calls of set_config did, on the connection where it ran.
+func (c *Session) trackSetConfig(ctx context.Context, l *link, calls []planner.Setting) error {
+	if len(calls) == 0 {
+		return nil
+	}
+	for i := range calls {
+		s := &calls[i]
+		if s.Name == "application_name" {
+			c.assign(s, cleanASCII(s.Value))
+			continue
+		}
+		local := s.Local && !c.x.InBlock() && !c.x.InImplicitBlock()
+		if local {
+			continue
+		}
+		rows, err := c.x.Ask(ctx, l, fmt.Sprintf("SELECT pg_catalog.set_config(%[1]s, pg_catalog.current_setting(%[1]s), false)", quote(s.Name)))
+		if err != nil {
+			return err
+		}
+		c.assign(s, oneValue(rows))
+	}
+	l.SetSettings(c.vars.current)
+	return nil
+}

@@ -1,0 +1,94 @@
+package router
+
+import (
+	"context"
+	"errors"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/backend"
+	"github.com/shardyard/shardyard/router/exec"
+	"github.com/shardyard/shardyard/router/pgerr"
+)
+
+// held is a table of the plan that is being changed, or nil.
+func (c *Session) held(plan *planner.Plan) *directory.Table {
+	for _, name := range plan.Tables {
+		if t, ok := c.view.partitions.Table(name); ok && t.Hold != nil {
+			return t
+		}
+	}
+	return nil
+}
+
+// setTable tells the executor which table's OID the columns of the result may be given.
+func (c *Session) setTable(plan *planner.Plan) {
+	if len(plan.Tables) != 1 || c.view.catalog == nil {
+		return
+	}
+	if r, ok := c.view.catalog.Relation(plan.Tables[0]); ok {
+		c.x.SetView(exec.View{Map: c.view.partitions, Catalog: c.view.catalog, Table: r.OID})
+	}
+}
+
+// awaitNewer waits for a newer map than that of the current view. Nothing of the session is in flight
+// meanwhile: what a change waits for must not wait for the change.
+func (c *Session) awaitNewer(ctx context.Context, why string) error {
+	old := c.view.epoch()
+	if err := c.x.DrainAll(ctx); err != nil {
+		return err
+	}
+	c.leaveFlight()
+	ctx, release := c.x.Cancellable(ctx)
+	defer release()
+	bounded, cancel := context.WithTimeout(ctx, c.server.config.HoldTimeout)
+	defer cancel()
+	_, err := c.database.await(bounded, func(v *view) bool { return v.epoch() > old })
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() == nil:
+		return errNewerMap(why)
+	}
+	return err
+}
+
+// staleMap reports whether the error says that a shard wants a newer map, and waits for one. Within a
+// transaction that has done something already the statement fails with 40001.
+func (c *Session) staleMap(ctx context.Context, err error) (retry bool, _ error) {
+	var floor *backend.FloorError
+	if !errors.As(err, &floor) {
+		return false, err
+	}
+	if c.x.Busy() {
+		return false, pgerr.New(pgerr.StaleMap, "could not serialize access due to a change of the partition map").
+			WithHint("Run the transaction again.").Because(err)
+	}
+	c.x.Idle()
+	c.leaveFlight()
+	if c.database.current.Load().epoch() >= floor.Floor {
+		return true, nil
+	}
+	if heal := c.server.heal; heal != nil {
+		bounded, cancel := context.WithTimeout(ctx, c.server.config.HoldTimeout)
+		m, err := heal(bounded, c.databaseName, floor.Floor)
+		cancel()
+		if err == nil {
+			c.server.learnMap(m)
+		}
+	}
+	ctx, release := c.x.Cancellable(ctx)
+	defer release()
+	bounded, cancel := context.WithTimeout(ctx, c.server.config.HoldTimeout)
+	defer cancel()
+	if _, waited := c.database.await(bounded, func(v *view) bool { return v.epoch() >= floor.Floor }); waited != nil {
+		if ctx.Err() != nil {
+			return false, waited
+		}
+		return false, err
+	}
+	return true, nil
+}
+
+// maxRetries bounds how often one statement is planned anew because shards keep asking for newer maps.
+const maxRetries = 10

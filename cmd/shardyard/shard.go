@@ -97,7 +97,7 @@ func addShard(cmd *cobra.Command, options shardOptions, name string) error {
 			return err
 		}
 		defer pools.Close()
-		performer, err := node.NewPerformer(store, pools.Service, "cli", log)
+		performer, err := node.NewPerformer(store, pools, "cli", log)
 		if err != nil {
 			return err
 		}
@@ -157,7 +157,7 @@ func newShardListCommand() *cobra.Command {
 				if err != nil {
 					return fmt.Errorf("read the list of shards: %w", err)
 				}
-				result, err := schema.Show(m, &shardsql.ShowShards{})
+				result, err := schema.Show(m, &shardsql.ShowShards{}, nil)
 				if err != nil {
 					return err
 				}

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shardyard/shardyard/directory"
@@ -39,8 +41,10 @@ type Node struct {
 	store     *etcd.Store
 	member    *etcd.Member
 	pools     *backend.Pools
+	fence     *fence.Fence
 	performer *schema.Performer
 	server    *router.Server
+	latest    atomic.Pointer[etcd.Snapshot]
 
 	stop   context.CancelFunc
 	work   sync.WaitGroup
@@ -71,7 +75,10 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if n.pools, err = backend.New(ctx, cfg.Pools); err != nil {
 		return n, err
 	}
-	if n.performer, err = NewPerformer(n.store, n.pools.Service, cfg.Router.Name, cfg.Log); err != nil {
+	if n.fence, err = fence.New(fence.Config{Store: n.store, Dial: n.pools.Service, Log: cfg.Log}); err != nil {
+		return n, err
+	}
+	if n.performer, err = newPerformer(n.store, n.fence, n.pools, cfg.Router.Name, cfg.Log); err != nil {
 		return n, err
 	}
 	for _, shard := range cfg.Bootstrap {
@@ -82,14 +89,19 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	return n, n.serve(ctx, cfg)
 }
 
-// NewPerformer makes what changes the map. owner names the router, or the command, that
-// does it.
-func NewPerformer(store *etcd.Store, dial fence.Dialer, owner string, log *slog.Logger) (*schema.Performer, error) {
-	barrier, err := fence.New(fence.Config{Store: store, Dial: dial, Log: log})
+// NewPerformer makes what changes the map, for a command. owner names the command.
+func NewPerformer(store *etcd.Store, pools *backend.Pools, owner string, log *slog.Logger) (*schema.Performer, error) {
+	barrier, err := fence.New(fence.Config{Store: store, Dial: pools.Service, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	return schema.New(schema.Config{Store: store, Fence: barrier, Dial: schema.Dialer(dial), Router: owner, Log: log})
+	return newPerformer(store, barrier, pools, owner, log)
+}
+
+func newPerformer(store *etcd.Store, barrier *fence.Fence, pools *backend.Pools, owner string, log *slog.Logger) (*schema.Performer, error) {
+	return schema.New(schema.Config{
+		Store: store, Fence: barrier, Dial: pools.Service, DialAs: pools.ServiceAs, Router: owner, Log: log,
+	})
 }
 
 // snapshotTimeout bounds the first load of the directory, after which the snapshot file
@@ -104,20 +116,20 @@ func (n *Node) serve(ctx context.Context, cfg Config) error {
 	}
 	n.server, err = router.New(cfg.Router, router.Dependencies{
 		Planner: planner.New(cfg.Planner), Pools: n.pools, Maps: n.store, Member: n.member, Schema: n.performer,
-		Snapshot: first, Log: cfg.Log,
+		Heal: n.fence.Heal, Initial: first, Log: cfg.Log,
 	})
 	if err != nil {
 		return err
 	}
+	n.latest.Store(first)
 	ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	n.work.Go(func() {
 		if err := n.server.Serve(ctx); err != nil {
 			n.failed <- err
 		}
 	})
-	if cfg.SnapshotFile != "" {
-		n.work.Go(func() { n.keepSnapshot(ctx, cfg.SnapshotFile) })
-	}
+	n.work.Go(func() { n.follow(ctx, cfg.SnapshotFile) })
+	n.work.Go(func() { n.recover(ctx) })
 	return nil
 }
 
@@ -142,16 +154,49 @@ func (n *Node) firstSnapshot(ctx context.Context, file string) (*etcd.Snapshot, 
 	return saved, nil
 }
 
-// keepSnapshot writes every newer snapshot to the file until ctx ends.
-func (n *Node) keepSnapshot(ctx context.Context, file string) {
+// follow keeps the latest snapshot, and a copy in the file if there is to be one, until ctx ends.
+func (n *Node) follow(ctx context.Context, file string) {
 	err := n.store.Watch(ctx, func(s *etcd.Snapshot) {
-		if err := s.SaveFile(file); err != nil {
+		n.latest.Store(s)
+		if file == "" {
+			return
+		}
+		if err := etcd.SaveFile(file, s); err != nil {
 			n.log.WarnContext(ctx, "snapshot file not written", "error", err)
 		}
 	})
 	if err != nil && ctx.Err() == nil {
-		n.log.WarnContext(ctx, "snapshot file is not kept any more", "error", err)
+		n.log.WarnContext(ctx, "the directory is not followed any more", "error", err)
 	}
+}
+
+// recoverInterval is how often changes are looked for that a router left half-done.
+const recoverInterval = 2 * time.Second
+
+// recover finishes or undoes the changes of routers that are gone, until ctx ends.
+func (n *Node) recover(ctx context.Context) {
+	ticker := time.NewTicker(recoverInterval)
+	defer ticker.Stop()
+	for start := true; ; start = false {
+		for database, m := range n.latest.Load().Maps {
+			if !start && !held(m) {
+				continue
+			}
+			if err := n.performer.Recover(ctx, database); err != nil && ctx.Err() == nil {
+				n.log.WarnContext(ctx, "changes left half-done could not be recovered yet", "database", database, "error", err)
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// held tells that some table is being changed.
+func held(m *directory.Map) bool {
+	return slices.ContainsFunc(m.Tables, func(t directory.Table) bool { return t.Hold != nil })
 }
 
 // Addr is where clients connect.

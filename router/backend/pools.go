@@ -110,10 +110,15 @@ func (p *Pools) TerminateAll(shard directory.ShardID) {
 
 // Service opens a connection as the service role, outside of the pools. The caller closes it.
 func (p *Pools) Service(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {
+	return p.ServiceAs(ctx, shard, database, p.cfg.ServiceUser)
+}
+
+// ServiceAs is Service for a connection that is authenticated as another user.
+func (p *Pools) ServiceAs(ctx context.Context, shard directory.Shard, database, user string) (*pgx.Conn, error) {
 	if p.closed() {
 		return nil, ErrClosed
 	}
-	config, err := p.cfg.connectConfig(shard.Primary, Identity{Database: database, User: p.cfg.ServiceUser})
+	config, err := p.cfg.connectConfig(shard.Primary, Identity{Database: database, User: user})
 	if err != nil {
 		return nil, fmt.Errorf("connect to shard %s: %w", shard.ID, err)
 	}

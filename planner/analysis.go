@@ -56,9 +56,11 @@ type analysis struct {
 	lockPos   int
 	writes    bool // a data-modifying WITH
 	systemCol int  // location of a system column, -1 if there is none
-	outerAgg  bool // an aggregate in a subquery whose arguments are not its own level's
-	regCast   int  // location of a cast to a reg* type, -1
-	clockText int  // location of a date/time constant that reads the clock ('now'), -1
+	// sortedInner: a subquery of FROM is sorted, which Postgres keeps although it need not.
+	sortedInner bool
+	outerAgg    bool // an aggregate in a subquery whose arguments are not its own level's
+	regCast     int  // location of a cast to a reg* type, -1
+	clockText   int  // location of a date/time constant that reads the clock ('now'), -1
 
 	// refused is the first reason found against the whole statement.
 	refused *Error

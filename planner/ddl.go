@@ -26,7 +26,11 @@ func (a *analysis) planDDL(m message) (*Plan, *Error) {
 		}
 		return plan, nil
 	}
-	if len(home) > 0 && !a.mainIsAway(m) {
+	if main := mainRelation(m); main != nil && !a.mainIsAway(m) {
+		return nil, refuse("Leave the reference out, or shard both tables alike.",
+			"%s of table %s refers to table %s, which is not on the home shard alone", data.Command, main.Relname, away[0]).
+			at(a.position(int(main.Location)))
+	} else if main == nil && len(home) > 0 {
 		return nil, refuse("Shard or pin both tables alike, or use one statement for each table.",
 			"%s with table %s, which is not on the home shard alone, and %s, which is on it", data.Command, away[0], home[0])
 	}
@@ -82,9 +86,6 @@ func appendName(list []directory.TableName, name directory.TableName) []director
 // mainIsAway reports whether the table that a statement changes is one of the map: then what it refers
 // to is checked where the statement is performed.
 func (a *analysis) mainIsAway(m message) bool {
-	if kindName(m) == "CreateStmt" {
-		return false
-	}
 	main := mainRelation(m)
 	if main == nil {
 		return false

@@ -101,6 +101,7 @@ func (a *analysis) fromSubselect(rs *rangeSubselect, s *scope, ctx *context) fro
 	}
 	var r result
 	if a.simple(sel) {
+		a.sortedInner = a.sortedInner || len(sel.SortClause) > 0
 		r = a.selectInto(sel, outer, ctx)
 	} else {
 		r = a.opaque(a.query(sel, outer, ctx))

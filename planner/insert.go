@@ -198,6 +198,9 @@ func (a *analysis) selectedRow(i *insertStmt, r *reference, places []*catalog.Co
 					return v, nil
 				}
 			}
+			if !a.convertsAlike(rows.columns[p], c) {
+				return ValueRef{}, a.notPinned(r, name)
+			}
 			cond := ctx.conditionOn(rows.columns[p].id, k)
 			if len(cond.In) == 1 && !cond.In[0].Array {
 				return cond.In[0], nil
@@ -206,6 +209,20 @@ func (a *analysis) selectedRow(i *insertStmt, r *reference, places []*catalog.Co
 		}
 		return a.defaultValue(r, name)
 	})
+}
+
+// convertsAlike reports whether values that are equal in the source column are equal after they are
+// stored in the target column.
+func (a *analysis) convertsAlike(source column, target *catalog.Column) bool {
+	if !source.known() {
+		return false
+	}
+	from, fromOK := a.keyTypeOf(source)
+	to, toOK := directory.KeyTypeOf(a.env.Catalog.BaseType(target.Type))
+	if !fromOK || !toOK {
+		return false
+	}
+	return from.Family() == to.Family() || isNumber(from.OID()) && isNumber(to.OID())
 }
 
 func (a *analysis) notPinned(r *reference, name string) *Error {

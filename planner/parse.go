@@ -71,6 +71,7 @@ const (
 	sortUsing      = pg.SortByDir_SORTBY_USING
 	nullsFirst     = pg.SortByNulls_SORTBY_NULLS_FIRST
 	nullsLast      = pg.SortByNulls_SORTBY_NULLS_LAST
+	limitDefault   = pg.LimitOption_LIMIT_OPTION_DEFAULT
 	limitWithTies  = pg.LimitOption_LIMIT_OPTION_WITH_TIES
 	conflictUpdate = pg.OnConflictAction_ONCONFLICT_UPDATE
 
@@ -244,9 +245,11 @@ func location(m message) int {
 func rewriteSelect(sel *selectStmt, edit func(*selectStmt)) (string, error) {
 	edited := proto.Clone(sel).(*selectStmt)
 	edit(edited)
-	tree := &pg.ParseResult{Stmts: []*pg.RawStmt{{
-		Stmt: &pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: edited}},
-	}}}
+	tree, err := pg.Parse("SELECT") // for the version that Deparse insists on
+	if err != nil {
+		return "", fmt.Errorf("parse: %w", err)
+	}
+	tree.Stmts = []*pg.RawStmt{{Stmt: &pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: edited}}}}
 	sql, err := pg.Deparse(tree)
 	if err != nil {
 		return "", fmt.Errorf("deparse: %w", err)

@@ -3,6 +3,8 @@ package planner
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -95,4 +97,26 @@ func describeError(err error) string {
 		text += " WITHOUT A HINT"
 	}
 	return text
+}
+
+// corpus are the statements of testdata.
+func corpus(t testing.TB) []string {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no testdata: %v", err)
+	}
+	var statements []string
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range strings.Split(string(text), "\n") {
+			if sql, ok := strings.CutPrefix(line, "> "); ok {
+				sql, _, _ = strings.Cut(sql, " @ ")
+				statements = append(statements, sql)
+			}
+		}
+	}
+	return statements
 }

@@ -156,7 +156,7 @@ func (a *analysis) targets(list []*node, s *scope) result {
 
 // isStar tells *, alias.* and schema.alias.*, and gives what stands in front of the star.
 func isStar(ref *columnRef) (bool, []string) {
-	n := len(ref.Fields)
+	n := len(ref.GetFields())
 	if n == 0 || ref.Fields[n-1].GetAStar() == nil {
 		return false, nil
 	}
@@ -249,6 +249,7 @@ func (a *analysis) forwardReferences(w *withClause) {
 func (a *analysis) useCTE(c *cte, ctx *context) result {
 	if c.inlined && !c.done {
 		c.done = true
+		a.sortedInner = a.sortedInner || len(c.query.SortClause) > 0
 		r := a.selectInto(c.query, c.outer, ctx)
 		columns, ok := renamed(r.columns, c.alias)
 		return result{columns: columns, open: r.open || !ok}

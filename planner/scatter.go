@@ -63,6 +63,8 @@ func (s *scatter) checkClauses() *Error {
 		return s.several("FOR UPDATE and FOR SHARE")
 	case s.writes:
 		return s.several("WITH queries that change data")
+	case s.sortedInner:
+		return s.several("ORDER BY in a subquery")
 	case s.outerAgg:
 		return s.several("an aggregate of an outer query")
 	}
@@ -233,5 +235,7 @@ func (s *scatter) edit(sel *selectStmt) {
 	case s.merge.Offset.Kind == RefParam:
 		// The parameter must stay in the text, or Bind would have one too many.
 		sel.LimitOffset = timesZero(bigintNode(offset))
+	case sel.LimitCount == nil:
+		sel.LimitOption = limitDefault
 	}
 }

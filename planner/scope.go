@@ -59,7 +59,7 @@ func (s *cteScope) find(name string) *cte {
 // certain (or the statement is wrong; then a shard says so). local tells whether it belongs to the
 // innermost scope.
 func (s *scope) resolve(ref *columnRef) (found column, local, ok bool) {
-	parts, plain := names(ref.Fields)
+	parts, plain := names(ref.GetFields())
 	if !plain || len(parts) == 0 || len(parts) > 3 {
 		return column{}, false, false
 	}

@@ -131,6 +131,7 @@ func (pl *Plan) several(a *Args) (Target, error) {
 			add(g.Partitions[p].Shard)
 		}
 	}
+	slices.Sort(shards)
 	switch {
 	case len(shards) == 0:
 		// No row can match; a shard still gives the columns and the tag.

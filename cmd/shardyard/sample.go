@@ -18,10 +18,11 @@ var sampleSchema = []string{
 	`SHARD TABLE customers BY HASH (id) PARTITIONS 16`,
 
 	`CREATE TABLE orders (
-	   customer_id int NOT NULL REFERENCES customers (id), id int NOT NULL,
+	   customer_id int NOT NULL, id int NOT NULL,
 	   item text NOT NULL, amount numeric(10,2) NOT NULL, ordered_at timestamptz NOT NULL,
 	   PRIMARY KEY (customer_id, id))`,
 	`SHARD TABLE orders BY HASH (customer_id) COLOCATE WITH customers`,
+	`ALTER TABLE orders ADD FOREIGN KEY (customer_id) REFERENCES customers (id)`,
 
 	`CREATE TABLE events (
 	   at date NOT NULL, id int NOT NULL, what text NOT NULL, PRIMARY KEY (at, id))`,

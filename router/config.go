@@ -47,6 +47,8 @@ type Config struct {
 	// CancelPrefix is put in front of the process ids given to clients, so that those of several routers
 	// differ. Only the lower 11 bits count. Defaults to 0.
 	CancelPrefix uint16
+	// Fault is applied to a copy of each plan: a planted fault, for the tests that must find it. Defaults to none.
+	Fault func(planner.Plan) planner.Plan
 }
 
 // Dependencies are what a router works with. Planner, Pools and Maps are required.
@@ -62,7 +64,7 @@ type Dependencies struct {
 	Schema *schema.Performer
 	// Heal gets a map that is not older than a shard's floor (fence.Fence.Heal). nil: the router waits for the watch.
 	Heal func(ctx context.Context, database string, floor directory.Epoch) (*directory.Map, error)
-	// Initial is a snapshot to begin with while etcd is out. Defaults to none.
+	// Initial is a directory to begin with, as when etcd is out. Defaults to none.
 	Initial *etcd.Snapshot
 	// Log defaults to a logger that discards.
 	Log *slog.Logger

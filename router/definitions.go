@@ -2,12 +2,10 @@ package router
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner"
-	"github.com/shardyard/shardyard/planner/lexer"
 	"github.com/shardyard/shardyard/planner/shardsql"
 	"github.com/shardyard/shardyard/router/pgerr"
 )
@@ -27,7 +25,7 @@ const etcdLook = 3 * time.Second
 // beforeDDL refuses a statement that changes the catalog while the other routers could not be told, in a
 // database where anything is sharded.
 func (c *Session) beforeDDL(ctx context.Context) error {
-	if c.view.catalog == nil {
+	if !c.view.sharded() {
 		return nil
 	}
 	bounded, cancel := context.WithTimeout(ctx, etcdLook)
@@ -42,7 +40,11 @@ func (c *Session) beforeDDL(ctx context.Context) error {
 // afterDDL makes a change of the catalog known: at once, or when the transaction commits.
 func (c *Session) afterDDL(ctx context.Context, plan *planner.Plan) error {
 	c.database.definitions.Add(1)
-	if c.view.catalog == nil || plan.DDL.Temp {
+	if plan.DDL.Temp {
+		return nil
+	}
+	if !c.view.sharded() {
+		c.server.announceLater(c.database) // nothing waits for it: every statement goes home anyway
 		return nil
 	}
 	c.changes.pending = true
@@ -76,6 +78,7 @@ const announceRetry = time.Second
 // announce raises the catalog's version as soon as etcd lets it.
 func (s *Server) announce(ctx context.Context, d *database) {
 	for {
+		d.announcing.Store(false)
 		m, err := s.maps.Apply(ctx, d.name, directory.BumpCatalog{})
 		if err == nil {
 			s.learnMap(m)
@@ -102,29 +105,7 @@ func (c *Session) awaitDirectory(ctx context.Context) error {
 
 // changesObjects reports DDL on objects that other shards may have besides tables: it runs on all of them.
 func (c *Session) changesObjects(plan *planner.Plan) bool {
-	if c.view.catalog == nil || plan.DDL.Temp {
-		return false
-	}
-	verb, object, _ := strings.Cut(plan.DDL.Command, " ")
-	switch object {
-	case "TYPE", "DOMAIN", "FUNCTION", "PROCEDURE", "ROUTINE", "SCHEMA", "COLLATION":
-		return verb == "ALTER" || verb == "DROP"
-	}
-	return false
-}
-
-// replacesFunction reports CREATE OR REPLACE, which may change what other shards have a copy of.
-func replacesFunction(text string) bool {
-	lex := lexer.New(text)
-	var words []string
-	for len(words) < 3 {
-		token, ok := lex.Next()
-		if !ok {
-			return false
-		}
-		words = append(words, strings.ToLower(token.Text(text)))
-	}
-	return words[0] == "create" && words[1] == "or" && words[2] == "replace"
+	return c.view.sharded() && plan.DDL.Objects && !plan.DDL.Temp
 }
 
 // showColumns are the columns of SHOW SHARDS, TABLES and PARTITIONS.
@@ -143,7 +124,7 @@ func showColumns(s shardsql.Statement) []string {
 // refreshTemps learns the names of the session's temporary relations: they hide others of the same name.
 func (c *Session) refreshTemps(ctx context.Context) error {
 	c.vars.env.TempNames = c.temps
-	if !c.tempsOld || c.view.catalog == nil || c.x.Failed() {
+	if !c.tempsOld || !c.view.sharded() || c.x.Failed() {
 		return nil
 	}
 	c.temps, c.tempsOld = nil, false

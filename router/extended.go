@@ -276,7 +276,7 @@ func (c *Session) bindPortal(ctx context.Context, p *portal) error {
 		p.local = true
 		return c.answerBind(st)
 	}
-	if st.plan.ParseOnly && c.view.catalog != nil {
+	if st.plan.ParseOnly && c.view.sharded() {
 		return c.parseOnly(ctx, &st.parsed)
 	}
 	target, err := c.targets(p)
@@ -314,7 +314,7 @@ func (c *Session) targets(p *portal) (planner.Target, error) {
 	if st.described.Parameters != nil {
 		types = st.described.Parameters
 	}
-	if c.vars.foreign && c.view.catalog != nil {
+	if c.vars.foreign && c.view.sharded() {
 		for _, value := range p.bind.Params {
 			if !isASCII(wire.View(value)) {
 				return planner.Target{}, errForeignEncoding(c.vars.value("client_encoding"))
@@ -324,7 +324,7 @@ func (c *Session) targets(p *portal) (planner.Target, error) {
 	if st.plan.Kind == planner.Execute {
 		return c.executeTargets(st)
 	}
-	return st.plan.Targets(planner.Args{
+	return c.targetOf(st.plan, planner.Args{
 		Map: c.view.partitions, Statement: &st.parsed, Params: p.bind.Params, Formats: p.bind.Formats, Types: types,
 	})
 }

@@ -36,7 +36,7 @@ func (c *Session) runFunctionCall(ctx context.Context, frame wire.Frame) error {
 	if c.x.Failed() {
 		return c.checkFailed(nil, pgerr.New("25P02", "failed"))
 	}
-	if call.Function >= firstUserOID && c.view.catalog != nil {
+	if call.Function >= firstUserOID && c.view.sharded() {
 		return pgerr.Unsupported("FunctionCall of a user's function is not supported where tables are sharded",
 			"Call it with SELECT.")
 	}

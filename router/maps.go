@@ -15,9 +15,13 @@ import (
 // view is what statements of one database are planned under. It is immutable.
 type view struct {
 	partitions *directory.Map
-	// catalog is nil while nothing is sharded: then nothing needs it.
+	// catalog is as new as the map's CatalogVersion, if anything is sharded. Else it may be older: then
+	// only the clean-up of connections rests on it.
 	catalog *catalog.Snapshot
 }
+
+// sharded reports whether statements must be planned: whether anything lives elsewhere than on the home shard.
+func (v *view) sharded() bool { return v.partitions.AnythingSharded() }
 
 func (v *view) epoch() directory.Epoch { return v.partitions.Epoch }
 
@@ -37,6 +41,10 @@ type database struct {
 	// definitions counts the statements of this router that changed the catalog, so that prepared
 	// statements of before are not taken for those of after.
 	definitions atomic.Uint64
+	// stale: the catalog is to be read again although the map's version of it is the same.
+	stale atomic.Bool
+	// announcing: a change of the catalog waits to be announced in the background.
+	announcing atomic.Bool
 }
 
 func newDatabase(name string) *database {
@@ -143,7 +151,7 @@ func (s *Server) follow(ctx context.Context, d *database) {
 	for {
 		m := d.newest.Load()
 		if m != nil {
-			if now := d.current.Load(); now == nil || now.epoch() < m.Epoch {
+			if now := d.current.Load(); now == nil || now.epoch() < m.Epoch || d.stale.Load() {
 				if err := s.refreshView(ctx, d, m); err != nil && ctx.Err() == nil {
 					s.log.Warn("catalog load failed", "database", d.name, "epoch", m.Epoch, "error", err)
 					if !sleep(ctx, loadRetry) {
@@ -180,19 +188,20 @@ func (s *Server) follow(ctx context.Context, d *database) {
 	}
 }
 
+// refreshView makes the map current, with a catalog that is new enough for it.
 func (s *Server) refreshView(ctx context.Context, d *database, m *directory.Map) error {
 	next := &view{partitions: m}
-	if m.AnythingSharded() {
-		now := d.current.Load()
-		if now != nil && now.catalog != nil && now.partitions.CatalogVersion == m.CatalogVersion {
-			next.catalog = now.catalog
-		} else {
-			loaded, err := s.loadCatalog(ctx, m)
-			if err != nil {
-				return fmt.Errorf("load catalog version %d: %w", m.CatalogVersion, err)
-			}
-			next.catalog = loaded
+	now := d.current.Load()
+	known := now != nil && now.partitions.CatalogVersion == m.CatalogVersion
+	if known && !d.stale.Swap(false) {
+		next.catalog = now.catalog
+	} else {
+		loaded, err := s.loadCatalog(ctx, m)
+		if err != nil {
+			d.stale.Store(true)
+			return fmt.Errorf("load catalog version %d: %w", m.CatalogVersion, err)
 		}
+		next.catalog = loaded
 	}
 	d.publish(next)
 	return nil

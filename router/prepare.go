@@ -2,10 +2,10 @@ package router
 
 import (
 	"context"
-	"strings"
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/planner/lexer"
 	"github.com/shardyard/shardyard/router/exec"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
@@ -158,7 +158,7 @@ func (c *Session) simpleExecute(ctx context.Context, outer *planner.Statement, p
 	if err != nil {
 		return err
 	}
-	text, err := c.executeText(ctx, l, st, data)
+	text, err := c.executeText(ctx, l, st, outer.Text)
 	if err != nil {
 		return err
 	}
@@ -166,29 +166,26 @@ func (c *Session) simpleExecute(ctx context.Context, outer *planner.Statement, p
 }
 
 // executeText is the EXECUTE for a link: it names the statement as that server knows it.
-func (c *Session) executeText(ctx context.Context, l *link, st *statement, data *planner.ExecuteData) (string, error) {
+func (c *Session) executeText(ctx context.Context, l *link, st *statement, text string) (string, error) {
 	name, err := c.x.PrepareNow(ctx, l, &st.sent, c.meaning())
 	if err != nil {
 		return "", err
 	}
-	var args []string
-	for _, arg := range data.Args {
-		switch {
-		case arg.SQL != "":
-			args = append(args, arg.SQL)
-		case arg.Constant && arg.Null:
-			args = append(args, "NULL")
-		case arg.Constant:
-			args = append(args, quote(arg.Text))
-		default:
-			return "", pgerr.Unsupported("EXECUTE with such an argument is not supported", "Write a constant as the argument.")
+	return "EXECUTE " + directory.QuoteIdentifier(name) + argumentText(text), nil
+}
+
+// argumentText is what stands behind the name in an EXECUTE, as written.
+func argumentText(text string) string {
+	lex := lexer.New(text)
+	for range 2 { // EXECUTE name
+		if _, ok := lex.Next(); !ok {
+			return ""
 		}
 	}
-	text := "EXECUTE " + directory.QuoteIdentifier(name)
-	if len(args) > 0 {
-		text += "(" + strings.Join(args, ", ") + ")"
+	if first, ok := lex.Next(); ok {
+		return text[first.Start:]
 	}
-	return text, nil
+	return ""
 }
 
 func (c *Session) scatterExecute(ctx context.Context, st *statement, target planner.Target, args planner.Args) error {
@@ -231,7 +228,7 @@ func (c *Session) rewriteExecute(ctx context.Context, l *link, outer *statement)
 	if err != nil {
 		return nil, err
 	}
-	text, err := c.executeText(ctx, l, st, outer.plan.Execute)
+	text, err := c.executeText(ctx, l, st, outer.parsed.Text)
 	if err != nil {
 		return nil, err
 	}

@@ -100,7 +100,11 @@ func (s *Server) Serve(ctx context.Context) error {
 		s.following.Add(1)
 		go func() { defer s.following.Done(); s.follow(ctx, d) }()
 	}
-	s.announceLater = func(d *database) { s.background(func() { s.announce(ctx, d) }) }
+	s.announceLater = func(d *database) {
+		if !d.announcing.Swap(true) {
+			s.background(func() { s.announce(ctx, d) })
+		}
+	}
 	s.mu.Unlock()
 	if s.initial != nil {
 		s.learn(s.initial)

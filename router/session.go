@@ -399,12 +399,16 @@ func (c *Session) plan(ctx context.Context, st *planner.Statement, types []uint3
 		if err := c.refreshTemps(ctx); err != nil {
 			return nil, err
 		}
-		if c.vars.foreign && c.view.catalog != nil && !isASCII(st.Text) {
+		if c.vars.foreign && c.view.sharded() && !isASCII(st.Text) {
 			return nil, errForeignEncoding(c.vars.value("client_encoding"))
 		}
 		plan, err := c.server.planner.Plan(st, types, &c.vars.env)
 		if err != nil {
 			return nil, err
+		}
+		if fault := c.server.config.Fault; fault != nil {
+			faulty := fault(*plan)
+			plan = &faulty
 		}
 		held := c.held(plan)
 		if held == nil {

@@ -105,7 +105,7 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 		return c.simpleLocal(ctx, st, plan)
 	}
 	args := planner.Args{Map: c.view.partitions, Statement: st}
-	target, err := plan.Targets(args)
+	target, err := c.targetOf(plan, args)
 	if err != nil {
 		return err
 	}
@@ -119,6 +119,19 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 		return c.simpleScatter(ctx, st, plan, target, args)
 	}
 	return c.relay(ctx, st.Text, plan, target, exec.QueryOptions{Shift: st.Chars, ReadOnly: plan.ReadOnly})
+}
+
+// targetOf finds the shards of an execution. What only asks a connection (SHOW) goes where the session has one.
+func (c *Session) targetOf(plan *planner.Plan, args planner.Args) (planner.Target, error) {
+	target, err := plan.Targets(args)
+	if err != nil || len(target.Shards) > 0 {
+		return target, err
+	}
+	shard, ok := c.x.AnyHeld()
+	if !ok {
+		shard = c.view.partitions.Home
+	}
+	return planner.Target{Shards: []directoryShard{shard}, Whole: true}, nil
 }
 
 // relay sends a text to the only shard of a target.
@@ -251,7 +264,7 @@ func (c *Session) runWhole(ctx context.Context, text string) (done bool, err err
 		if err != nil {
 			return false, nil // told when its turn comes: what stands before it is run
 		}
-		plain := plan.Kind == planner.Relay || plan.Kind == planner.Empty || plan.Kind == planner.DDL && c.view.catalog == nil
+		plain := plan.Kind == planner.Relay || plan.Kind == planner.Empty || plan.Kind == planner.DDL && !c.view.sharded()
 		if !plain || plan.ParseOnly || plan.Pins != "" || len(plan.SetConfig) > 0 || c.isLocal(plan) {
 			return false, nil
 		}
@@ -286,7 +299,7 @@ func (c *Session) parseOnly(ctx context.Context, st *planner.Statement) error {
 	if err != nil {
 		return err
 	}
-	if c.view.catalog == nil {
+	if !c.view.sharded() {
 		return c.relay(ctx, st.Text, &planner.Plan{Kind: planner.Relay, Dirty: true},
 			planner.Target{Shards: []directoryShard{c.view.partitions.Home}, Whole: true}, exec.QueryOptions{Shift: st.Chars})
 	}

@@ -23,7 +23,7 @@ func (c *Session) held(plan *planner.Plan) *directory.Table {
 
 // setTable tells the executor which table's OID the columns of the result may be given.
 func (c *Session) setTable(plan *planner.Plan) {
-	if len(plan.Tables) != 1 || c.view.catalog == nil {
+	if len(plan.Tables) != 1 {
 		return
 	}
 	if r, ok := c.view.catalog.Relation(plan.Tables[0]); ok {

@@ -69,7 +69,7 @@ type analysis struct {
 // paramUse is how a parameter of undeclared type is used.
 type paramUse struct {
 	occurrences int
-	typed       int // occurrences whose context says the type, all the same
+	typed       map[int32]bool // locations of those whose context says the type, all the same
 	as          directory.KeyType
 	conflict    bool
 }
@@ -98,7 +98,7 @@ func newAnalysis(st *Statement, types []uint32, env *Env, root message) *analysi
 func (a *analysis) param(number int) *paramUse {
 	use := a.params[number]
 	if use == nil {
-		use = &paramUse{}
+		use = &paramUse{typed: make(map[int32]bool)}
 		a.params[number] = use
 	}
 	return use
@@ -172,7 +172,22 @@ func (a *analysis) temporary(rv *rangeVar) bool {
 	if rv.Schemaname == "pg_temp" {
 		return true
 	}
-	return rv.Schemaname == "" && slices.Contains(a.env.TempNames, rv.Relname)
+	if rv.Schemaname != "" || !slices.Contains(a.env.TempNames, rv.Relname) {
+		return false
+	}
+	for _, schema := range a.path {
+		// pg_temp comes first unless the path names it.
+		if schema == "pg_temp" {
+			return true
+		}
+		if !slices.Contains(a.path, "pg_temp") {
+			return true
+		}
+		if _, hides := a.env.Catalog.ResolveTable(schema, rv.Relname, a.path); hides {
+			return false
+		}
+	}
+	return true
 }
 
 // columnsOf are the live columns of a reference.

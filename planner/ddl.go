@@ -50,7 +50,7 @@ func (a *analysis) touched(m message) (away, home []directory.TableName) {
 				full = rel.OwnedBy
 			}
 		}
-		if schema == "" && slices.Contains(a.env.TempNames, name) {
+		if a.temporary(&rangeVar{Schemaname: schema, Relname: name}) {
 			home = appendName(home, full)
 			return
 		}

@@ -40,6 +40,7 @@ func (a *analysis) walkMessage(m message, s *scope, ctx *context) {
 			a.cast(inner)
 		case *columnRef:
 			a.systemColumn(inner)
+			a.attributeCall(inner, s)
 		case *operation:
 			a.operator(inner)
 		default:
@@ -62,6 +63,8 @@ type functionUse struct {
 	aggregate bool
 	volatile  string // name of a volatile function that is not harmless
 	volatileP int
+	central   string // name of a volatile built-in whose effect is one for the database: on the home shard
+	centralP  int
 	clock     string // name of a function of the transaction's time
 	clockP    int
 	server    string // name of a function whose result depends on the server
@@ -199,6 +202,9 @@ func (a *analysis) call(f *funcCall, s *scope) {
 		}
 	case info.volatile:
 		setFirst(&u.volatile, &u.volatileP, info.name, position)
+		if !info.user {
+			setFirst(&u.central, &u.centralP, info.name, position)
+		}
 		u.dirty = u.dirty || info.user || info.name == "setseed"
 		u.writes = u.writes || info.user || !readers[info.name]
 	case !info.user && serverBound(info.name):
@@ -325,6 +331,26 @@ func (a *analysis) systemColumn(ref *columnRef) {
 	}
 	if _, system := catalog.SystemColumn(parts[len(parts)-1]); system {
 		a.systemCol = int(ref.Location)
+	}
+}
+
+// attributeCall notes a function that is called as if it were a column: row.function.
+func (a *analysis) attributeCall(ref *columnRef, s *scope) {
+	parts, ok := names(ref.Fields)
+	if !ok || len(parts) < 2 {
+		return
+	}
+	if _, _, column := s.resolve(ref); column {
+		return
+	}
+	info := a.functionNamed(parts[len(parts)-1:], 1, false)
+	if info.unknown || !info.user {
+		return
+	}
+	a.reach(info, int(ref.Location))
+	if info.volatile {
+		setFirst(&a.functions.volatile, &a.functions.volatileP, info.name, int(ref.Location))
+		a.functions.writes, a.functions.dirty = true, true
 	}
 }
 

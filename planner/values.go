@@ -138,19 +138,19 @@ func (a *analysis) paramValue(p *paramRef, other uint32) (ValueRef, uint32, bool
 	}
 	ref := ValueRef{Kind: RefParam, Param: number, Type: t}
 	if inferred {
-		a.inferred(number, t)
+		a.inferred(p, t)
 		ref.Inferred = true
 	}
 	return ref, oid, true
 }
 
 // inferred notes that a context gave a parameter a type.
-func (a *analysis) inferred(number int, t directory.KeyType) {
-	use := a.param(number)
-	if use.typed > 0 && use.as != t {
+func (a *analysis) inferred(p *paramRef, t directory.KeyType) {
+	use := a.param(int(p.Number))
+	if len(use.typed) > 0 && use.as != t {
 		use.conflict = true
 	}
-	use.typed++
+	use.typed[p.Location] = true
 	use.as = t
 }
 
@@ -158,7 +158,7 @@ func (a *analysis) inferred(number int, t directory.KeyType) {
 // one whose context gives it the same type.
 func (a *analysis) sure(number int) bool {
 	use := a.param(number)
-	return !use.conflict && use.typed >= use.occurrences
+	return !use.conflict && len(use.typed) >= use.occurrences
 }
 
 // castValue reads constant::type and $1::type for built-in types without modifier.
@@ -240,7 +240,7 @@ func (a *analysis) arrayValue(n *node, col column) ([]ValueRef, uint32, bool) {
 		}
 		ref := ValueRef{Kind: RefParam, Param: int(m.Number), Type: t, Array: true}
 		if a.declared(int(m.Number)) == 0 {
-			a.inferred(int(m.Number), t)
+			a.inferred(m, t)
 			ref.Inferred = true
 		}
 		return []ValueRef{ref}, elementType, true
@@ -306,7 +306,7 @@ func (a *analysis) castArray(c *typeCast, col column) ([]ValueRef, uint32, bool)
 		}
 		ref := ValueRef{Kind: RefParam, Param: int(m.Number), Type: t, Array: true}
 		if declared == 0 {
-			a.inferred(int(m.Number), t)
+			a.inferred(m, t)
 			ref.Inferred = true
 		}
 		return []ValueRef{ref}, oid, m.Number > 0

@@ -33,7 +33,7 @@ demo: build ## start a cluster of three shards with a sample shop, and show it (
 	bin/shardyard dev --shards 3 --replicas 1 --listen $(LISTEN) --sample $(if $(ONCE),--once)
 
 .PHONY: test
-test: build ## run all tests, against real servers
+test: build bin/etcd bin/etcdctl ## run all tests, against real servers
 	$(GO) test $(TEST_FLAGS) $(PLAIN)
 	$(GO) test $(TEST_FLAGS) -race $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PLAIN))")
 
@@ -47,6 +47,11 @@ lint: bin/golangci-lint ## check the rules of the house: imports, lengths, names
 bin/golangci-lint: internal/lint/go.mod internal/lint/go.sum
 	@echo "Building golangci-lint. The first build takes some minutes."
 	$(GO) -C internal/lint build -buildvcs=false -o $(CURDIR)/$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+# The test of docker-compose.yml runs its etcd members and their health checks.
+bin/etcd bin/etcdctl: internal/etcdbin/go.mod internal/etcdbin/go.sum
+	$(GO) -C internal/etcdbin build -buildvcs=false -o $(CURDIR)/$@ go.etcd.io/etcd/$(if $(filter %ctl,$@),etcdctl,server)/v3
 	@touch $@
 
 .PHONY: fuzz

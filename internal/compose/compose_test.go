@@ -156,7 +156,7 @@ func programs(t *testing.T) string {
 	}
 	for _, program := range []string{"shardyard", "etcd", "etcdctl"} {
 		if _, err := os.Stat(filepath.Join(bin, program)); err != nil {
-			t.Fatalf("%s is missing: run `make build bin/etcd`", filepath.Join(bin, program))
+			t.Fatalf("%s is missing: run `make build bin/etcd bin/etcdctl`", filepath.Join(bin, program))
 		}
 	}
 	binaries, err := devcluster.FindBinaries(t.Context(), devcluster.SystemSearch(), slog.New(slog.DiscardHandler))

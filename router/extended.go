@@ -660,10 +660,12 @@ func (c *Session) syncMessage(ctx context.Context) error {
 	}
 	c.pending, c.skipping = nil, false
 	if err := c.x.Sync(ctx, failed); err != nil {
+		c.dropUnconfirmed()
 		if err := c.fail(err); err != nil {
 			return err
 		}
 	}
+	c.unconfirmed = c.unconfirmed[:0]
 	if c.x.Status() == wire.TxIdle {
 		c.forgetPortals()
 		if c.changes.take() {

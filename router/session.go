@@ -322,6 +322,13 @@ func (c *Session) extendedError(ctx context.Context, err error) error {
 	if earlier := c.x.DrainAll(ctx); earlier != nil {
 		err = earlier
 	}
+	c.dropUnconfirmed()
+	c.skipping = true
+	return c.fail(err)
+}
+
+// dropUnconfirmed forgets the statements of this request that no shard accepted.
+func (c *Session) dropUnconfirmed() {
 	if st := c.pending; st != nil {
 		c.pending = nil
 		c.unconfirmed = append(c.unconfirmed, st)
@@ -332,8 +339,6 @@ func (c *Session) extendedError(ctx context.Context, err error) error {
 		}
 	}
 	c.unconfirmed = c.unconfirmed[:0]
-	c.skipping = true
-	return c.fail(err)
 }
 
 // end closes the session. err is why; io.EOF and a lost client are no errors.

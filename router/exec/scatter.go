@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -56,10 +57,16 @@ type source struct {
 	ctx    context.Context
 	seen   Description
 	raw    []byte // the last row's frame
-	chunk  int32  // rows asked for at a time, 0: all
-	asked  bool   // an Execute is under way
-	done   bool
+	// chunk is the number of rows asked for at a time, 0: all. Chunks are read to their end, so that the
+	// connection is free for other statements while the portal is suspended.
+	chunk  int32
+	chunks [][]byte // frames of the chunk that were not returned yet
+	asked  bool     // an Execute is under way
+	done   bool     // the server has no more rows
 }
+
+// maxChunk bounds the rows of one shard that wait in memory.
+const maxChunk = 1000
 
 // OpenScatter binds the statement on all shards and learns the description of its rows.
 func (x *Executor) OpenScatter(ctx context.Context, r ScatterRequest) (*Scatter, error) {
@@ -266,8 +273,11 @@ func (s *Scatter) start(ctx context.Context, maxRows int32) error {
 		if s.started || src.done {
 			continue
 		}
-		src.chunk = maxRows
+		src.chunk = min(max(maxRows, 0), maxChunk)
 		s.x.Used(src.portal.link, true)
+		if src.chunk > 0 {
+			continue
+		}
 		if err := src.ask(); err != nil {
 			return err
 		}
@@ -370,6 +380,10 @@ func (src *source) ask() error {
 // Next implements merge.Source.
 func (src *source) Next() (row []byte, ok bool, err error) {
 	for {
+		if len(src.chunks) > 0 {
+			src.raw, src.chunks = src.chunks[0], src.chunks[1:]
+			return src.raw[5:], true, nil
+		}
 		if src.done {
 			return nil, false, nil
 		}
@@ -378,9 +392,27 @@ func (src *source) Next() (row []byte, ok bool, err error) {
 				return nil, false, err
 			}
 		}
+		if src.chunk > 0 {
+			if err := src.readChunk(); err != nil {
+				return nil, false, err
+			}
+			continue
+		}
 		if row, ok, err = src.read(); ok || err != nil {
 			return row, ok, err
 		}
+	}
+}
+
+// readChunk reads the Execute under way to its end.
+func (src *source) readChunk() error {
+	src.chunks = nil
+	for {
+		_, ok, err := src.read()
+		if err != nil || !ok {
+			return err
+		}
+		src.chunks = append(src.chunks, slices.Clone(src.raw))
 	}
 }
 

@@ -275,7 +275,7 @@ func freePort() (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("find a free port: %w", err)
 	}
-	defer listener.Close() //nolint:errcheck // it only held the port
+	defer listener.Close()
 	return listener.Addr().(*net.TCPAddr).Port, nil
 }
 

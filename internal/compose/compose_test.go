@@ -78,7 +78,7 @@ func TestEveryServiceRuns(t *testing.T) {
 		if err != nil {
 			t.Fatalf("connect to %s: %s", router, err)
 		}
-		defer conn.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // the test is over
+		defer conn.Close(context.WithoutCancel(t.Context()))
 		rows, err := conn.Query(t.Context(), sql, args...)
 		if err != nil {
 			t.Fatalf("%s on %s: %s", sql, router, err)

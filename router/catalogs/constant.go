@@ -38,7 +38,7 @@ func constant(expression, plain string) (value string, null, ok bool) {
 
 // splitCast takes literal::type apart; the type's own modifier counts as part of the type.
 func splitCast(expression string) (literal, cast string) {
-	end := 0
+	var end int
 	if strings.HasPrefix(expression, "'") {
 		for end = 1; end < len(expression); end++ {
 			if expression[end] != '\'' {

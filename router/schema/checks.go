@@ -145,7 +145,7 @@ func (s *subject) checkKeys() error {
 			}
 			continue
 		}
-		reason := ""
+		var reason string
 		if missing >= 0 {
 			reason = fmt.Sprintf("%s %q does not contain the sharding key column %q", keyNoun(key), key.Name, shardKey[missing])
 		} else {

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -9,9 +10,6 @@ import (
 	"github.com/shardyard/shardyard/planner/catalog"
 	"github.com/shardyard/shardyard/router/pgerr"
 )
-
-// firstUserOID is FirstNormalObjectId: what has a lower OID is on every server.
-const firstUserOID = 16384
 
 // objectID names an object of any catalog on one server.
 type objectID struct{ class, object uint32 }
@@ -255,7 +253,7 @@ func (w *walker) describeAll(ctx context.Context, ordered, parts []objectID) ([]
 		}
 		var d dependency
 		err := w.conn.QueryRow(ctx, identifyQuery, id.class, id.object).Scan(&d.Kind, &d.Identity)
-		if err == pgx.ErrNoRows {
+		if errors.Is(err, pgx.ErrNoRows) {
 			var what string
 			if err := w.conn.QueryRow(ctx, "SELECT pg_catalog.pg_describe_object($1, $2, 0)", id.class, id.object).Scan(&what); err != nil {
 				return nil, err

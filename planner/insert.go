@@ -26,8 +26,8 @@ func (a *analysis) insert(i *insertStmt, outer *scope, ctx *context) {
 	it := named(result{columns: columns, open: open}, i.Relation.Relname, r.name.Schema, i.Relation.Alias)
 	target := &scope{outer: outer, tables: s.tables, items: it.items, columns: it.columns, open: it.open}
 	if c := i.OnConflictClause; c != nil {
-		excluded := column{}.items("excluded", columns, open)
-		conflict := &scope{outer: outer, tables: s.tables, items: append(excluded, it.items...), open: true}
+		excluded := unprovenItem("excluded", columns, open)
+		conflict := &scope{outer: outer, tables: s.tables, items: append([]item{excluded}, it.items...), open: true}
 		a.keepKey(r, c.TargetList)
 		a.walkMessage(c, conflict, ctx)
 	}
@@ -43,13 +43,13 @@ func (a *analysis) insert(i *insertStmt, outer *scope, ctx *context) {
 	r.stored = stored
 }
 
-// items is the item of a relation whose columns prove nothing.
-func (column) items(alias string, columns []column, open bool) []item {
+// unprovenItem is the item of a relation whose columns prove nothing.
+func unprovenItem(alias string, columns []column, open bool) item {
 	it := item{alias: alias, open: open}
 	for _, c := range columns {
 		it.columns = append(it.columns, column{name: c.name})
 	}
-	return []item{it}
+	return it
 }
 
 // storedRows finds the shard key of every row that an INSERT stores.

@@ -308,9 +308,9 @@ func BenchmarkCacheHit(b *testing.B) {
 		types  []uint32
 		params [][]byte
 	}{
-		"literal":  {"SELECT id, customer_id, total FROM orders WHERE customer_id = 12345", nil, nil},
-		"param":    {"SELECT id, customer_id, total FROM orders WHERE customer_id = $1", []uint32{20}, [][]byte{binary.BigEndian.AppendUint64(nil, 12345)}},
-		"unharded": {"SELECT name FROM settings WHERE id = 5", nil, nil},
+		"literal":   {"SELECT id, customer_id, total FROM orders WHERE customer_id = 12345", nil, nil},
+		"param":     {"SELECT id, customer_id, total FROM orders WHERE customer_id = $1", []uint32{20}, [][]byte{binary.BigEndian.AppendUint64(nil, 12345)}},
+		"unsharded": {"SELECT name FROM settings WHERE id = 5", nil, nil},
 	} {
 		b.Run(name, func(b *testing.B) {
 			st := &Statement{Text: c.sql}

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"strconv"
 	"strings"
 
 	"github.com/shardyard/shardyard/directory"
@@ -21,20 +22,19 @@ func (c *Session) explain(ctx context.Context, st *planner.Statement, plan *plan
 		return r, err
 	}
 	add := func(line string) { r.rows = append(r.rows, []string{line}) }
-	add("Shardyard: " + inner.Kind.String() + " on " + shardList(target.Shards))
-	for line := range strings.Lines(strings.TrimSpace(inner.String())) {
-		add("  " + strings.TrimRight(line, "\n"))
+	add("Shardyard: " + shardList(target.Shards))
+	for _, line := range plan.RouteLines() {
+		if target.Whole && !strings.HasPrefix(line, "route: ") {
+			continue // what happens on several shards only
+		}
+		add("Shardyard: " + line)
 	}
 	text := st.Text
 	if !target.Whole && inner.SQL != "" {
 		text = plan.Explain.Prefix + inner.SQL
 	}
 	for _, shard := range target.Shards {
-		if len(target.Shards) > 1 {
-			add("Shard " + string(shard) + ":")
-		} else {
-			add("Shard " + string(shard) + ":")
-		}
+		add("Shard " + string(shard) + ":")
 		l, err := c.x.Link(ctx, shard)
 		if err != nil {
 			return r, err
@@ -59,8 +59,9 @@ func shardList(shards []directory.ShardID) string {
 	for i, shard := range shards {
 		names[i] = string(shard)
 	}
+	list := strings.Join(names, ", ")
 	if len(names) == 1 {
-		return "shard " + names[0]
+		return "one shard: " + list
 	}
-	return "shards " + strings.Join(names, ", ")
+	return strconv.Itoa(len(names)) + " shards: " + list
 }

@@ -63,6 +63,9 @@ func showStop(ctx context.Context, conn *pgx.Conn, sql string, out io.Writer) er
 		if err != nil {
 			return reportRefusal(err, out)
 		}
+		if len(lines) == 0 {
+			lines = []string{"home shard: nobody sharded the table"}
+		}
 		for _, line := range lines {
 			fmt.Fprintf(out, "   -> %s\n", line)
 		}

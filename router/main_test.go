@@ -2,9 +2,11 @@ package router_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -71,6 +73,9 @@ func newBed(t *testing.T, routers int, options ...bedOption) *bed {
 		}
 		b.routers = append(b.routers, running)
 		t.Cleanup(func() {
+			if !slices.Contains(b.routers, running) {
+				return // the test closed it
+			}
 			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 			defer cancel()
 			if err := running.Close(ctx); err != nil {
@@ -93,12 +98,14 @@ func (l testLog) Write(line []byte) (int, error) {
 // direct runs a statement on a shard, around the routers.
 func direct(t *testing.T, shard int, database, sql string) {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), cluster.ConnString(shard, database))
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, cluster.ConnString(shard, database))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(t.Context())
-	if _, err := conn.Exec(t.Context(), sql); err != nil {
+	defer conn.Close(ctx)
+	if _, err := conn.Exec(ctx, sql); err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
 }
@@ -188,4 +195,12 @@ func expectError(t *testing.T, conn *pgx.Conn, sql, want string) {
 	if got := code(err); got != want {
 		t.Fatalf("%s: got %v (%s), want %s", sql, err, got, want)
 	}
+}
+
+func pgPosition(err error) int32 {
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		return e.Position
+	}
+	return -1
 }

@@ -44,6 +44,7 @@ type Server struct {
 	// work are the goroutines of clients and requests.
 	work     sync.WaitGroup
 	draining atomic.Bool
+	drained  chan struct{} // closed when a drain has ended
 	sessions atomic.Uint64 // numbers given to sessions
 
 	mu        sync.Mutex
@@ -74,7 +75,7 @@ func New(config Config, deps Dependencies) (*Server, error) {
 	s := &Server{
 		config: config, planner: deps.Planner, pools: deps.Pools, maps: deps.Maps, member: deps.Member,
 		schema: deps.Schema, heal: deps.Heal, log: deps.Log, listener: listener, initial: deps.Initial,
-		ready: make(chan struct{}), clients: make(map[*Session]struct{}), databases: make(map[string]*database),
+		ready: make(chan struct{}), drained: make(chan struct{}), clients: make(map[*Session]struct{}), databases: make(map[string]*database),
 	}
 	rand.Read(s.mockSecret[:]) // never fails
 	s.keys.prefix = uint32(config.CancelPrefix&0x7ff) << 20
@@ -122,6 +123,12 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer stop()
 
 	err := s.accept(outer, ctx)
+	if s.draining.Load() {
+		select {
+		case <-s.drained:
+		case <-outer.Done():
+		}
+	}
 	s.closeClients(ctx)
 	s.work.Wait()
 	cancel()
@@ -181,7 +188,10 @@ func (s *Server) learnMap(m *directory.Map) {
 // Drain stops accepting, ends idle sessions at once and the others after their transaction, or after
 // DrainTimeout, with 57P01. It returns when no client is left; Serve returns then too.
 func (s *Server) Drain(ctx context.Context) error {
-	s.draining.Store(true)
+	if s.draining.Swap(true) {
+		return errors.New("drain: it is under way already")
+	}
+	defer close(s.drained)
 	s.listener.Close()
 	for _, c := range s.snapshotClients() {
 		c.wake(ctx)

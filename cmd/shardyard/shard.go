@@ -101,7 +101,7 @@ func addShard(cmd *cobra.Command, options shardOptions, name string) error {
 		if err != nil {
 			return err
 		}
-		if err := node.AddShard(ctx, store, performer, shard); err != nil {
+		if err := node.AddShard(ctx, store, pools, performer, shard); err != nil {
 			return err
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "shard %s stands at %s:%d\n", shard.ID, shard.Primary.Host, shard.Primary.Port)

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
@@ -26,8 +27,9 @@ type EmbeddedConfig struct {
 
 // Embedded is a running etcd server of one member. It is safe for concurrent use.
 type Embedded struct {
-	server *embed.Etcd
-	close  sync.Once
+	server  *embed.Etcd
+	close   sync.Once
+	closing atomic.Bool
 }
 
 // StartEmbedded starts a server and waits until it answers. It listens on loopback only and compacts
@@ -39,10 +41,11 @@ func StartEmbedded(ctx context.Context, config EmbeddedConfig) (*Embedded, error
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
+	e := &Embedded{}
 	c := embed.NewConfig()
 	c.Name = "shardyard"
 	c.Dir = config.Dir
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(slogCore{log: config.Log}))
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(slogCore{log: config.Log, closing: &e.closing}))
 	// The port of the peers is never used, and a free one each time. What is advertised is part of the
 	// member's identity in the data directory, so it is a name that stays.
 	loopback := func(port uint16) url.URL {
@@ -60,7 +63,7 @@ func StartEmbedded(ctx context.Context, config EmbeddedConfig) (*Embedded, error
 	if err != nil {
 		return nil, fmt.Errorf("start etcd: %w", err)
 	}
-	e := &Embedded{server: server}
+	e.server = server
 	select {
 	case <-server.Server.ReadyNotify():
 		return e, nil
@@ -92,4 +95,9 @@ func (e *Embedded) Port() uint16 {
 }
 
 // Close stops the server and waits for it. The data stays.
-func (e *Embedded) Close() { e.close.Do(e.server.Close) }
+func (e *Embedded) Close() {
+	e.close.Do(func() {
+		e.closing.Store(true)
+		e.server.Close()
+	})
+}

@@ -82,7 +82,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return n, err
 	}
 	for _, shard := range cfg.Bootstrap {
-		if err := AddShard(ctx, n.store, n.performer, shard); err != nil {
+		if err := AddShard(ctx, n.store, n.pools, n.performer, shard); err != nil {
 			return n, err
 		}
 	}

@@ -202,7 +202,7 @@ func TestEtcdKeepsItsDataAndPort(t *testing.T) {
 	}
 	second := ForTest(t, Config{Dir: dir, Etcd: true})
 	if now := second.Etcd().Endpoints(); !reflect.DeepEqual(now, endpoints) {
-		t.Errorf("etcd moved from %v to %v", endpoints, now)
+		t.Fatalf("etcd moved from %v to %v", endpoints, now)
 	}
 	if got := get(t, endpoints, "kept"); got != "yes" {
 		t.Errorf("after a restart the value is %q", got)
@@ -226,7 +226,9 @@ func put(t *testing.T, endpoints []string, key, value string) {
 	t.Helper()
 	client := etcdClient(t, endpoints)
 	defer func() { _ = client.Close() }()
-	if _, err := client.Put(t.Context(), key, value); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := client.Put(ctx, key, value); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -235,7 +237,9 @@ func get(t *testing.T, endpoints []string, key string) string {
 	t.Helper()
 	client := etcdClient(t, endpoints)
 	defer func() { _ = client.Close() }()
-	answer, err := client.Get(t.Context(), key)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	answer, err := client.Get(ctx, key)
 	if err != nil || len(answer.Kvs) != 1 {
 		t.Fatalf("get %s: %v, %v", key, answer, err)
 	}

@@ -41,22 +41,22 @@ func (c *Cluster) startEtcd(ctx context.Context, mayMove bool) error {
 	if c.etcd != nil {
 		return nil
 	}
-	for {
-		if mayMove && (c.layout.Etcd == 0 || !portIsFree(c.layout.Etcd)) {
-			ports, err := freePorts(1)
-			if err != nil {
-				return fmt.Errorf("start etcd: %w", err)
-			}
-			c.layout.Etcd = ports[0]
+	port := c.layout.Etcd
+	if port == 0 {
+		ports, err := freePorts(1)
+		if err != nil {
+			return fmt.Errorf("start etcd: %w", err)
 		}
-		started, err := etcd.StartEmbedded(ctx, etcd.EmbeddedConfig{Dir: filepath.Join(c.dir, "etcd"), Port: c.layout.Etcd, Log: c.log})
-		if err == nil {
-			c.etcd = started
-			c.log.Info("etcd started", "port", c.layout.Etcd)
-			return nil
-		}
-		if !mayMove || ctx.Err() != nil || portIsFree(c.layout.Etcd) {
-			return err
-		}
+		port = ports[0]
 	}
+	port, err := onPort(ctx, port, mayMove, func(port uint16) (err error) {
+		c.etcd, err = etcd.StartEmbedded(ctx, etcd.EmbeddedConfig{Dir: filepath.Join(c.dir, "etcd"), Port: port, Log: c.log})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	c.layout.Etcd = port
+	c.log.Info("etcd started", "port", port)
+	return nil
 }

@@ -89,30 +89,15 @@ func (s *server) start(ctx context.Context, mayMove bool) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	for {
-		err := s.startOnce(ctx)
-		if err == nil {
-			s.log.Info("server started", "server", s.name, "port", s.port)
-			return nil
-		}
-		taken := !portIsFree(s.port)
-		if !taken || ctx.Err() != nil {
-			return err
-		}
-		if mayMove {
-			ports, portErr := freePorts(1)
-			if portErr != nil {
-				return errors.Join(err, portErr)
-			}
-			s.port = ports[0]
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("start %s: port %d stays taken by somebody else: %w", s.name, s.port, err)
-		case <-time.After(100 * time.Millisecond):
-		}
+	_, err := onPort(ctx, s.port, mayMove, func(port uint16) error {
+		s.port = port
+		return s.startOnce(ctx)
+	})
+	if err != nil {
+		return err
 	}
+	s.log.Info("server started", "server", s.name, "port", s.port)
+	return nil
 }
 
 func (s *server) startOnce(ctx context.Context) error {

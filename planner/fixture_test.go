@@ -82,7 +82,9 @@ func fixtureRelation(oid uint32, line string) *catalog.Relation {
 			if n, _ := fmt.Sscanf(modifier, "%d,%d)", &a, &b); n == 2 {
 				c.Typmod = a<<16 | b + 4
 			} else {
-				fmt.Sscanf(modifier, "%d)", &a)
+				if _, err := fmt.Sscanf(modifier, "%d)", &a); err != nil {
+					panic(err)
+				}
 				c.Typmod = a + 4
 			}
 		}

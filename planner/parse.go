@@ -28,14 +28,11 @@ type (
 	explainStmt      = pg.ExplainStmt
 	declareStmt      = pg.DeclareCursorStmt
 	createTableAs    = pg.CreateTableAsStmt
-	onConflictClause = pg.OnConflictClause
 	withClause       = pg.WithClause
-	commonTable      = pg.CommonTableExpr
 	rangeVar         = pg.RangeVar
 	rangeSubselect   = pg.RangeSubselect
 	rangeFunction    = pg.RangeFunction
 	joinExpr         = pg.JoinExpr
-	resTarget        = pg.ResTarget
 	columnRef        = pg.ColumnRef
 	paramRef         = pg.ParamRef
 	constant         = pg.A_Const
@@ -45,7 +42,6 @@ type (
 	funcCall         = pg.FuncCall
 	typeCast         = pg.TypeCast
 	typeNameNode     = pg.TypeName
-	sortBy           = pg.SortBy
 	sqlValueFunction = pg.SQLValueFunction
 	collateClause    = pg.CollateClause
 	defElem          = pg.DefElem
@@ -118,9 +114,6 @@ const (
 	objectIndex            = pg.ObjectType_OBJECT_INDEX
 )
 
-// maxDepth bounds how deep a parse tree may be nested; the walk is recursive.
-const maxDepth = 2000
-
 // parsed is the parse tree of a text.
 type parsed struct {
 	tree *pg.ParseResult
@@ -142,12 +135,6 @@ func (p *parsed) statement() (message, int) {
 		return nil, 0
 	}
 	return unwrap(p.tree.Stmts[0].Stmt), len(p.tree.Stmts)
-}
-
-// isSyntaxError tells a rejection by the grammar from a failure of the parser itself.
-func isSyntaxError(err error) bool {
-	var parseError *pgparser.Error
-	return errors.As(err, &parseError)
 }
 
 // unwrap returns what a Node holds, nil if nothing.

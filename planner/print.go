@@ -144,7 +144,7 @@ func (c *Condition) describe(name string) string {
 
 // String describes a value: $1, a constant, or the ordinal of a literal as #0.
 func (r *ValueRef) String() string {
-	text := ""
+	var text string
 	switch {
 	case r.Null:
 		return "NULL"

@@ -83,7 +83,7 @@ func checkPackage(path, name string, report func(name, format string, args ...an
 		report(name, "a package's name says what it owns; this one could own anything")
 	}
 	text, err := os.ReadFile(filepath.Join(path, "doc.go"))
-	if err == nil && !bytes.Contains(text, []byte("// Package ")) {
+	if err == nil && !bytes.Contains(text, []byte("// Package ")) && !bytes.Contains(text, []byte("// Command ")) {
 		report(filepath.Join(name, "doc.go"), "does not say what the package owns and what it may import")
 	}
 	isCommand := slices.ContainsFunc(files, func(file string) bool { return filepath.Base(file) == "main.go" })

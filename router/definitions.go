@@ -4,20 +4,15 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/planner/catalog"
 	"github.com/shardyard/shardyard/planner/shardsql"
+	"github.com/shardyard/shardyard/router/catalogs"
 	"github.com/shardyard/shardyard/router/pgerr"
 )
-
-// catalogChanges says whether the open transaction changed the catalog.
-type catalogChanges struct{ pending bool }
-
-func (c *catalogChanges) take() bool {
-	pending := c.pending
-	c.pending = false
-	return pending
-}
 
 // etcdLook bounds the question whether etcd is there, before a statement that changes the catalog.
 const etcdLook = 3 * time.Second
@@ -47,7 +42,7 @@ func (c *Session) afterDDL(ctx context.Context, plan *planner.Plan) error {
 		c.server.announceLater(c.database) // nothing waits for it: every statement goes home anyway
 		return nil
 	}
-	c.changes.pending = true
+	c.changes.note()
 	if !c.x.Busy() {
 		c.changes.take()
 		c.announceDDL(ctx)
@@ -148,3 +143,53 @@ func (c *Session) refreshTemps(ctx context.Context) error {
 	c.vars.env.TempNames = c.temps
 	return nil
 }
+
+// catalogChanges says whether the open transaction changed the catalog.
+type catalogChanges struct {
+	pending bool
+	// stale: own must be read again before the next statement.
+	stale bool
+	// own is the catalog as the transaction sees it, nil: the database's.
+	own *catalog.Snapshot
+}
+
+// take forgets the changes and reports whether there were any.
+func (c *catalogChanges) take() bool {
+	pending := c.pending
+	*c = catalogChanges{}
+	return pending
+}
+
+// note says that a statement of the transaction changed the catalog, or undid a change.
+func (c *catalogChanges) note() { c.pending, c.stale = true, true }
+
+// refreshCatalog reads the catalog as the open transaction sees it, after it changed something: a function
+// that it has created may read a sharded table.
+func (c *Session) refreshCatalog(ctx context.Context) error {
+	if c.changes.stale && c.view.sharded() && !c.x.Failed() {
+		l, err := c.x.Link(ctx, c.view.partitions.Home)
+		if err != nil {
+			return err
+		}
+		err = c.x.Lend(ctx, l, func(conn *pgx.Conn) error {
+			own, err := catalogs.LoadOn(ctx, conn)
+			if err == nil {
+				// Plans made with it must not be taken for those of any catalog that others see.
+				own.Version = ownCatalog | c.server.ownCatalogs.Add(1)
+				c.changes.own, c.changes.stale = own, false
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		c.vars.version++
+	}
+	if c.changes.own != nil {
+		c.vars.env.Catalog = c.changes.own
+	}
+	return nil
+}
+
+// ownCatalog marks the versions of catalogs that only one transaction sees.
+const ownCatalog = 1 << 63

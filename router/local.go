@@ -34,7 +34,7 @@ func (c *Session) isLocal(plan *planner.Plan) bool {
 	case planner.Show:
 		return plan.Name == "application_name"
 	case planner.DDL:
-		return len(plan.DDL.Tables) > 0 || c.changesObjects(plan)
+		return !plan.DDL.Temp && (len(plan.DDL.Tables) > 0 || c.changesObjects(plan))
 	case planner.Explain:
 		return len(plan.Tables) > 0 && plan.Explain.Format == "text"
 	}

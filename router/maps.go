@@ -33,7 +33,6 @@ type database struct {
 	mu       sync.Mutex
 	newer    chan struct{} // closed, and replaced, when current changes
 	sessions map[*Session]struct{}
-	dropped  bool
 
 	// refresh asks the database's loader to look at the newest map; it holds one request.
 	refresh chan struct{}

@@ -46,6 +46,8 @@ type Server struct {
 	draining atomic.Bool
 	drained  chan struct{} // closed when a drain has ended
 	sessions atomic.Uint64 // numbers given to sessions
+	// ownCatalogs numbers the catalogs that only one transaction sees.
+	ownCatalogs atomic.Uint64
 
 	mu        sync.Mutex
 	clients   map[*Session]struct{}

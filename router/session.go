@@ -404,6 +404,9 @@ func (c *Session) plan(ctx context.Context, st *planner.Statement, types []uint3
 		if err := c.refreshTemps(ctx); err != nil {
 			return nil, err
 		}
+		if err := c.refreshCatalog(ctx); err != nil {
+			return nil, err
+		}
 		if c.vars.foreign && c.view.sharded() && !isASCII(st.Text) {
 			return nil, errForeignEncoding(c.vars.value("client_encoding"))
 		}

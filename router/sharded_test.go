@@ -67,7 +67,7 @@ func TestOneWriter(t *testing.T) {
 			t.Fatalf("%v", codes)
 		}
 		// Reading everything is fine.
-		expect(t, conn, fmt.Sprintf("SELECT id FROM items WHERE name = 'w' ORDER BY id LIMIT 0"), "SELECT 0")
+		expect(t, conn, "SELECT id FROM items WHERE name = 'w' ORDER BY id LIMIT 0", "SELECT 0")
 		expect(t, conn, "COMMIT", "COMMIT")
 		got := mustSimple(t, conn, "SELECT id FROM items WHERE name = 'w' ORDER BY id")
 		if !strings.HasSuffix(got, fmt.Sprintf("SELECT %d", codes["ok"])) {
@@ -164,5 +164,22 @@ func TestCopy(t *testing.T) {
 		if code(err) != "0A000" {
 			t.Fatalf("copy into a sharded table: %v", err)
 		}
+	})
+}
+
+// Definitions within a transaction, and what uses them at once.
+func TestDefinitionsInTransaction(t *testing.T) {
+	eachMode(t, func(t *testing.T, b *bed) {
+		conn := shop(t, b)
+		expect(t, conn, "BEGIN; CREATE TABLE fresh (a int); INSERT INTO fresh VALUES (1); SELECT * FROM fresh; ALTER TABLE fresh ADD b int DEFAULT 2; SELECT * FROM fresh; COMMIT",
+			"BEGIN\nCREATE TABLE\nINSERT 0 1\n1\nSELECT 1\nALTER TABLE\n1|2\nSELECT 1\nCOMMIT")
+		mustSimple(t, conn, "BEGIN; CREATE FUNCTION peek() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM items'")
+		_, err := simple(t, conn, "SELECT peek()")
+		if code(err) != "0A000" {
+			t.Fatalf("a function that reads a sharded table: %v", err)
+		}
+		mustSimple(t, conn, "ROLLBACK")
+		expect(t, conn, "CREATE TEMP TABLE items (id int); SELECT count(*) FROM items; DROP TABLE items; SELECT name FROM items WHERE id = 7",
+			"CREATE TABLE\n0\nSELECT 1\nDROP TABLE\nn7\nSELECT 1")
 	})
 }

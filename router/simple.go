@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/exec"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
@@ -82,8 +83,9 @@ func (c *Session) ready() {
 // simpleStatement runs one statement of a Query, again if a shard wanted a newer map before anything was done.
 func (c *Session) simpleStatement(ctx context.Context, st *planner.Statement) error {
 	for range maxRetries {
+		sent := c.out.Position()
 		retry, err := c.staleMap(ctx, c.trySimple(ctx, st))
-		if !retry {
+		if !retry && !(errors.Is(err, backend.ErrStale) && c.out.Position() == sent) {
 			return err
 		}
 	}
@@ -128,7 +130,7 @@ func (c *Session) targetOf(plan *planner.Plan, args planner.Args) (planner.Targe
 		return target, err
 	}
 	shard, ok := c.x.AnyHeld()
-	if !ok {
+	if !ok || plan.Kind != planner.Show {
 		shard = c.view.partitions.Home
 	}
 	return planner.Target{Shards: []directoryShard{shard}, Whole: true}, nil

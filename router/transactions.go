@@ -21,7 +21,9 @@ func (c *Session) begin(ctx context.Context, t *planner.Transaction) error {
 	if c.x.InImplicitBlock() {
 		return c.adoptImplicit(ctx, t)
 	}
-	c.vars.begin()
+	if len(c.vars.saved) == 0 { // else the pipeline that this BEGIN adopts has set something
+		c.vars.begin()
+	}
 	c.x.Begin(*t, c.vars.value("default_transaction_isolation"))
 	return c.x.EnlistAll(ctx)
 }
@@ -142,6 +144,9 @@ func (c *Session) rollbackTo(ctx context.Context, name string) error {
 	}
 	c.vars.rolledBackTo(n)
 	c.settingsChanged()
+	if c.changes.pending {
+		c.changes.note()
+	}
 	c.tempsOld = len(c.temps) > 0 || c.tempsOld
 	return nil
 }

@@ -302,12 +302,32 @@ func (c *Session) assign(s *planner.Setting, value string) {
 	if local && !c.x.InBlock() && !c.x.InImplicitBlock() {
 		return // gone as soon as it is set
 	}
+	c.saveForPipeline()
 	if s.Default {
 		c.vars.reset(s.Name, local)
 	} else {
 		c.vars.set(s.Name, value, local)
 	}
 	c.settingsChanged()
+}
+
+// saveForPipeline notes the variables before the first change of a pipeline's implicit transaction.
+func (c *Session) saveForPipeline() {
+	if !c.rest.simple && len(c.vars.saved) == 0 {
+		c.vars.begin()
+	}
+}
+
+// endPipelineVariables keeps or undoes what a pipeline outside of a transaction has set.
+func (c *Session) endPipelineVariables(failed bool) {
+	if c.x.InBlock() || len(c.vars.saved) == 0 {
+		return
+	}
+	if failed {
+		c.vars.rolledBackTo(0)
+		c.settingsChanged()
+	}
+	c.vars.saved = c.vars.saved[:0]
 }
 
 func (c *Session) setApplicationName(s *planner.Setting) error {
@@ -392,6 +412,7 @@ func (c *Session) resetAll(ctx context.Context, st *planner.Statement) error {
 			next = next.With(name, value)
 		}
 	}
+	c.saveForPipeline()
 	c.vars.current, c.vars.persistent = next, next
 	c.settingsChanged()
 	return nil
@@ -412,6 +433,7 @@ func (c *Session) setCharacteristics(ctx context.Context, st *planner.Statement)
 		if err != nil {
 			return err
 		}
+		c.saveForPipeline()
 		c.vars.set(name, oneValue(rows), false)
 	}
 	c.settingsChanged()

@@ -1,8 +1,8 @@
 package router_test
 
 import (
-	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -176,6 +176,11 @@ func TestPipelines(t *testing.T) {
 		s.want("error:42703 ready:E", parse("", "SELECT nix"), bind("", ""), execute("", 0), sync)
 		s.want("error:25P02 ready:E", parse("", "SELECT 1"), bind("", ""), execute("", 0), sync)
 		s.want("parsecomplete bindcomplete done:ROLLBACK ready:I", parse("", "COMMIT"), bind("", ""), execute("", 0), sync)
+		// A SET belongs to the implicit transaction too.
+		s.want("parsecomplete bindcomplete parameterstatus done:SET error:42703 parameterstatus ready:I",
+			parse("", "SET DateStyle = 'German'"), bind("", ""), execute("", 0), parse("", "SELECT nix"), sync)
+		s.want("columns:1 row:ISO, MDY done:SHOW ready:I", query("SHOW DateStyle"))
+		s.want("parsecomplete bindcomplete notice:25P01 done:ROLLBACK ready:I", parse("", "ROLLBACK"), bind("", ""), execute("", 0), sync)
 	})
 }
 
@@ -232,6 +237,14 @@ func TestCancel(t *testing.T) {
 			}
 			b.cancelUntil(s, func() string { return s.answers(0) })
 		}
+		s.want("done:BEGIN ready:T", query("BEGIN"))
+		s.want("columns:1 row:1 done:SELECT_1 ready:T", query("SELECT 1"))
+		s.Send(query("SELECT pg_sleep(60)"))
+		if err := s.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		b.cancelUntil(s, func() string { return s.answers(0) })
+		s.want("done:ROLLBACK ready:I", query("ROLLBACK"))
 		s.want("columns:1 row:1 done:SELECT_1 ready:I", query("SELECT 1"))
 	})
 }
@@ -261,7 +274,7 @@ func (b *bed) cancelUntil(s *script, answers func() string) {
 		if _, err := conn.Write(request); err != nil {
 			b.t.Fatal(err)
 		}
-		if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			b.t.Fatalf("cancel request: %v", err)
 		}
 		_ = conn.Close()
@@ -374,5 +387,4 @@ func TestStartup(t *testing.T) {
 			}
 		})
 	}
-	_ = context.Background
 }

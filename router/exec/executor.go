@@ -67,10 +67,13 @@ func (x *Executor) SetSettings(s *backend.Settings) { x.settings = s }
 // Out is where answers go.
 func (x *Executor) Out() *Output { return x.out }
 
-// Begin a request: what is cancelled from here on is the request's.
+// StartRequest begins a request: what is cancelled from here on is the request's.
 func (x *Executor) StartRequest() {
 	x.mu.Lock()
 	x.cancelled = false
+	for _, l := range x.links {
+		x.running = append(x.running, l.conn.Canceller())
+	}
 	x.mu.Unlock()
 }
 

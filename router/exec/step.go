@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
 )
@@ -91,6 +92,9 @@ func (x *Executor) run(ctx context.Context, l *Link) error {
 		err = x.receive(ctx, l)
 	}
 	l.steps = l.steps[:0]
+	if errors.Is(err, backend.ErrStale) {
+		l.begun, l.pipelined = false, false // the server has seen nothing of it
+	}
 	if l.conn.Broken() {
 		x.drop(l)
 	}

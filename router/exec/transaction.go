@@ -295,8 +295,6 @@ func (x *Executor) RollbackTo(ctx context.Context, name string) (int, error) {
 	return i + 1, nil
 }
 
-func (x *Executor) lostWork() bool { return x.tx.first == nil && x.lost }
-
 func (x *Executor) savepoint(name string) (int, error) {
 	for i := len(x.tx.savepoints) - 1; i >= 0; i-- {
 		if x.tx.savepoints[i] == name {

@@ -1,0 +1,120 @@
+package router
+
+import (
+	"context"
+
+	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/exec"
+	"github.com/shardyard/shardyard/router/pgerr"
+	"github.com/shardyard/shardyard/router/wire"
+)
+
+// describeMessage takes a Describe.
+func (c *Session) describeMessage(ctx context.Context, body []byte) error {
+	o, err := wire.DecodeDescribe(body)
+	if err != nil {
+		return err
+	}
+	if o.Kind == wire.ObjectStatement {
+		st, err := c.find(o.Name)
+		if err != nil {
+			return err
+		}
+		return c.describeStatement(ctx, st)
+	}
+	p, err := c.findPortal(o.Name)
+	if err != nil {
+		return err
+	}
+	if err := c.flushPending(ctx); err != nil {
+		return err
+	}
+	return c.describePortal(ctx, p)
+}
+
+func (c *Session) findPortal(name []byte) (*portal, error) {
+	if p, ok := c.portals[wire.View(name)]; ok {
+		return p, nil
+	}
+	return nil, pgerr.Newf("34000", "portal %q does not exist", name)
+}
+
+func (c *Session) describeStatement(ctx context.Context, st *statement) error {
+	if c.pending != st {
+		if err := c.flushPending(ctx); err != nil {
+			return err
+		}
+	}
+	if err := c.checkFailed(st.plan, nil); err != nil {
+		return err
+	}
+	if st.empty || c.isLocal(st.plan) && st.plan.Kind != planner.Execute {
+		c.x.Local(appendDescription(wire.AppendParameterDescription(nil, nil), localColumns(st.plan)))
+		return nil
+	}
+	l, sent, err := c.describer(ctx, st)
+	if err != nil {
+		return err
+	}
+	name, err := c.x.Parse(ctx, l, sent, c.takePending(st), c.meaning())
+	if err != nil {
+		return err
+	}
+	c.x.DescribeStatement(l, name, false, &st.described)
+	return nil
+}
+
+func appendDescription(dst []byte, columns []string) []byte {
+	if columns == nil {
+		return wire.AppendNoData(dst)
+	}
+	return wire.AppendRowDescription(dst, textColumns(columns))
+}
+
+func (c *Session) describePortal(ctx context.Context, p *portal) error {
+	switch {
+	case p.local:
+		c.x.Local(appendDescription(nil, localColumns(p.plan)))
+	case p.bound.Link() != nil:
+		if err := c.x.Focus(ctx, p.bound.Link()); err != nil {
+			return err
+		}
+		c.x.DescribePortal(&p.bound)
+	case p.plan.Kind == planner.Copy:
+		c.x.Local(wire.AppendNoData(nil))
+	default:
+		if err := c.openPortal(ctx, p); err != nil {
+			return err
+		}
+		c.out.Put(func(dst []byte) []byte { return wire.AppendFrame(dst, wire.TypeRowDescription, p.scatter.Columns()) })
+	}
+	return nil
+}
+
+// openPortal opens the scatter of a portal.
+func (c *Session) openPortal(ctx context.Context, p *portal) error {
+	if p.scatter != nil {
+		return nil
+	}
+	if err := c.x.DrainAll(ctx); err != nil {
+		return err
+	}
+	st := p.st
+	sent := &st.sent
+	if p.plan.SQL != "" {
+		if st.scatter.Text != p.plan.SQL || st.scatter.Meaning != c.meaning() {
+			st.scatter = c.statementFor(st.sent.ID+1, st.name, p.plan.SQL, st.sent.Types)
+			st.scatter.NoPosition = true
+		}
+		sent = &st.scatter
+	}
+	args := planner.Args{
+		Map: c.view.partitions, Statement: &st.parsed, Params: p.bind.Params, Formats: p.bind.Formats, Types: st.sent.Types,
+	}
+	scatter, err := c.openScatter(ctx, p.plan, exec.ScatterRequest{
+		Shards: p.target.Shards, Statement: sent, Meaning: c.meaning(), Portal: p.name, Bind: &p.bind,
+		Types: st.described.Parameters, Merge: p.plan.Merge, Tag: p.plan.Tag,
+	}, args)
+	p.scatter = scatter
+	return err
+}

@@ -1,0 +1,209 @@
+package router
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/exec"
+	"github.com/shardyard/shardyard/router/pgerr"
+	"github.com/shardyard/shardyard/router/wire"
+)
+
+// portal is a bound statement of the client.
+type portal struct {
+	name    string
+	st      *statement
+	plan    *planner.Plan
+	view    *view
+	target  planner.Target
+	bound   exec.Portal // where one shard runs it
+	bind    wire.Bind   // views tail
+	tail    []byte
+	scatter *exec.Scatter
+	local   bool
+	done    bool // a local statement ran
+	result  result
+}
+
+// bindMessage takes a Bind.
+func (c *Session) bindMessage(ctx context.Context, body []byte) error {
+	if err := c.bind.Decode(body); err != nil {
+		return err
+	}
+	name := string(c.bind.Portal)
+	st, err := c.find(c.bind.Statement)
+	if err != nil {
+		return err
+	}
+	if c.pending != nil && c.pending != st {
+		if err := c.flushPending(ctx); err != nil {
+			return err
+		}
+	}
+	p, err := c.newPortal(name, st)
+	if err != nil {
+		return err
+	}
+	p.tail = append(p.tail[:0], c.bind.Tail...)
+	c.bind.Portal, c.bind.Statement = nil, nil
+	if err := decodeTail(&p.bind, p.tail); err != nil {
+		return err
+	}
+	for range maxRetries {
+		retry, err := c.staleMap(ctx, c.bindPortal(ctx, p))
+		if !retry {
+			if err == nil {
+				c.portals[name] = p
+			}
+			return err
+		}
+	}
+	return errNewerMap("the shards kept asking for a newer partition map")
+}
+
+// decodeTail decodes a copy of a Bind's values.
+func decodeTail(into *wire.Bind, tail []byte) error {
+	body := make([]byte, 0, len(tail)+2)
+	body = append(append(body, 0, 0), tail...)
+	return into.Decode(body)
+}
+
+func (c *Session) newPortal(name string, st *statement) (*portal, error) {
+	if old, ok := c.portals[name]; ok {
+		if name != "" {
+			return nil, pgerr.Newf("42P03", "cursor %q already exists", name)
+		}
+		delete(c.portals, name)
+		if l := old.bound.Link(); l == nil && old.scatter == nil {
+			*old = portal{st: st, tail: old.tail, bind: old.bind}
+			return old, nil
+		}
+	}
+	return &portal{name: name, st: st}, nil
+}
+
+// bindPortal plans the portal's execution and binds it where one shard runs it.
+func (c *Session) bindPortal(ctx context.Context, p *portal) error {
+	st := p.st
+	if err := c.replan(ctx, st); err != nil {
+		return err
+	}
+	if err := c.checkFailed(st.plan, nil); err != nil {
+		return err
+	}
+	p.plan, p.view = st.plan, c.view
+	if st.empty || c.isLocal(st.plan) && st.plan.Kind != planner.Execute {
+		if n := len(p.bind.Params); n > 0 {
+			return errParameterCount(st, n, 0)
+		}
+		p.local = true
+		return c.answerBind(st)
+	}
+	if st.plan.ParseOnly && c.view.sharded() {
+		return c.parseOnly(ctx, &st.parsed)
+	}
+	target, err := c.targets(p)
+	if err != nil {
+		return err
+	}
+	p.target = target
+	if err := c.x.MayUse(ctx, target.Shards, st.plan.ReadOnly); err != nil {
+		return err
+	}
+	if !target.Whole || len(target.Shards) > 1 {
+		return c.answerBind(st)
+	}
+	return c.bindOn(ctx, p, target.Shards[0])
+}
+
+func errParameterCount(st *statement, have, want int) error {
+	return pgerr.New(pgerr.ProtocolViolation, fmt.Sprintf(
+		"bind message supplies %d parameters, but prepared statement %q requires %d", have, st.name, want))
+}
+
+// answerBind answers Bind, and Parse if that is still owed, for what no single shard runs.
+func (c *Session) answerBind(st *statement) error {
+	var frames []byte
+	if c.takePending(st) {
+		frames = wire.AppendParseComplete(frames)
+	}
+	c.x.Local(wire.AppendBindComplete(frames))
+	return nil
+}
+
+func (c *Session) targets(p *portal) (planner.Target, error) {
+	st := p.st
+	types := st.sent.Types
+	if st.described.Parameters != nil {
+		types = st.described.Parameters
+	}
+	if c.vars.foreign && c.view.sharded() {
+		for _, value := range p.bind.Params {
+			if !isASCII(wire.View(value)) {
+				return planner.Target{}, errForeignEncoding(c.vars.value("client_encoding"))
+			}
+		}
+	}
+	if st.plan.Kind == planner.Execute {
+		return c.executeTargets(st)
+	}
+	return c.targetOf(st.plan, planner.Args{
+		Map: c.view.partitions, Statement: &st.parsed, Params: p.bind.Params, Formats: p.bind.Formats, Types: types,
+	})
+}
+
+// bindOn binds a portal on the only shard that runs it.
+func (c *Session) bindOn(ctx context.Context, p *portal, shard directory.ShardID) error {
+	st := p.st
+	if st.plan.Kind == planner.DDL {
+		if err := c.beforeDDL(ctx); err != nil {
+			return err
+		}
+	}
+	l, err := c.x.Link(ctx, shard)
+	if err != nil {
+		return err
+	}
+	sent := &st.sent
+	if st.plan.Kind == planner.Execute {
+		if sent, err = c.rewriteExecute(ctx, l, st); err != nil {
+			return err
+		}
+	}
+	if l.NeedsParameterTypes(&p.bind) {
+		if err := c.describeParameters(ctx, l, st); err != nil {
+			return err
+		}
+	}
+	name, err := c.x.Parse(ctx, l, sent, c.takePending(st), c.meaning())
+	if err != nil {
+		return err
+	}
+	tail := p.tail
+	if l.NeedsParameterTypes(&p.bind) {
+		if err := c.x.TranslateParameters(l, &p.bind, st.described.Parameters); err != nil {
+			return err
+		}
+		tail = wire.AppendBind(nil, "", "", p.bind.Formats, p.bind.Params, p.bind.ResultFormats)[7:]
+	}
+	p.bound.SetReadOnly(st.plan.ReadOnly)
+	p.bound.SetNoPosition(sent.NoPosition)
+	c.x.Bind(l, &p.bound, p.name, name, tail, true)
+	c.x.DescribeRows(&p.bound, &p.bind)
+	return nil
+}
+
+// describeParameters learns the types of a statement's parameters from a shard.
+func (c *Session) describeParameters(ctx context.Context, l *link, st *statement) error {
+	if st.described.Parameters != nil {
+		return nil
+	}
+	name, err := c.x.Parse(ctx, l, &st.sent, c.takePending(st), c.meaning())
+	if err != nil {
+		return err
+	}
+	c.x.DescribeStatement(l, name, true, &st.described)
+	return c.x.Drain(ctx, l)
+}

@@ -28,6 +28,9 @@ func (e *Error) Error() string { return e.Message }
 // SQLState returns the SQLSTATE.
 func (e *Error) SQLState() string { return e.Code }
 
+// ClientFields returns what a client sees besides the message and the SQLSTATE.
+func (e *Error) ClientFields() (detail, hint string, position int) { return e.Detail, e.Hint, e.Position }
+
 // refuse is a 0A000 with a reason and a hint.
 func refuse(hint, format string, args ...any) *Error {
 	return &Error{Code: codeUnsupported, Message: fmt.Sprintf(format, args...), Hint: hint}

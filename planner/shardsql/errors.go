@@ -21,6 +21,9 @@ func (e *Error) Error() string { return e.Message }
 // SQLState returns the SQLSTATE.
 func (e *Error) SQLState() string { return e.Code }
 
+// ClientFields returns what a client sees besides the message and the SQLSTATE.
+func (e *Error) ClientFields() (detail, hint string, position int) { return "", e.Hint, e.Position }
+
 // The SQLSTATEs of refusals.
 const (
 	codeSyntax          = "42601"

@@ -13,7 +13,7 @@ import (
 )
 
 // Of maps any error to what a client sees, nil to nil. In this order it takes, from the chain of err: an *Error as it
-// is, pgconn's error of a server with all its fields, any error with SQLState() (and Hint, Detail, Position),
+// is, pgconn's error of a server with all its fields, any error with SQLState() (and ClientFields, or Hint, Detail, Position),
 // a cancelled or expired context (57014), a lost connection (08006). What is left is a bug of ours: XX000 with its text.
 func Of(err error) *Error {
 	if err == nil {
@@ -62,6 +62,13 @@ func ofState(state interface{ SQLState() string }, err error) *Error {
 	}
 	if len(e.Code) != 5 {
 		e.Code = InternalError
+	}
+	if with, ok := state.(interface {
+		ClientFields() (detail, hint string, position int)
+	}); ok {
+		detail, hint, position := with.ClientFields()
+		e.Detail, e.Hint, e.Position = detail, hint, int32(position)
+		return e
 	}
 	if with, ok := state.(interface{ Hint() string }); ok {
 		e.Hint = with.Hint()

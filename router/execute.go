@@ -27,6 +27,12 @@ func (c *Session) executeMessage(ctx context.Context, body []byte) error {
 	if err := c.recheck(ctx, p); err != nil {
 		return err
 	}
+	// A portal may have been bound long ago: what has written since then counts.
+	if !p.local {
+		if err := c.x.MayUse(ctx, p.target.Shards, p.plan.ReadOnly); err != nil {
+			return err
+		}
+	}
 	switch {
 	case p.local:
 		return c.executeLocal(ctx, p, m.MaxRows)

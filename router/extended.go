@@ -85,6 +85,11 @@ func (c *Session) newStatement(ctx context.Context, name, text string, types []u
 	st.plan, st.planned = plan, planKey{c.view, c.vars.version}
 	st.empty = plan.Kind == planner.Empty
 	c.nextID += 2
+	if plan.Kind != planner.Relay && plan.Kind != planner.Scatter {
+		// What FETCH, EXECUTE and other utility statements give back depends on the session. Postgres fixes
+		// it when it parses them; describing a FETCH kept from before, whose cursor is gone, even crashes it.
+		name = ""
+	}
 	st.sent = c.statementFor(c.nextID, name, text, types)
 	return st, nil
 }
@@ -195,7 +200,8 @@ func (c *Session) syncMessage(ctx context.Context) error {
 		}
 	}
 	c.pending, c.skipping = nil, false
-	if err := c.x.Sync(ctx, failed); err != nil {
+	// After an error that was told, others of the same pipeline (of another shard) are not.
+	if err := c.x.Sync(ctx, failed); err != nil && !failed {
 		failed = true
 		c.dropUnconfirmed()
 		if err := c.fail(err); err != nil {

@@ -83,12 +83,12 @@ func (c *Session) endBlock(ctx context.Context, commit bool, t *planner.Transact
 	modes := c.x.Modes()
 	switch {
 	case !commit:
-		err = c.endOpen(ctx, explicit, c.rollback)
+		err = c.endOpen(ctx, explicit, c.rollback, c.rollbackPipeline)
 	case c.x.Failed():
 		err = c.rollback(ctx)
 	default:
 		tag = "COMMIT"
-		err = c.endOpen(ctx, explicit, c.commit)
+		err = c.endOpen(ctx, explicit, c.commit, c.commitPipeline)
 	}
 	if err == nil && chain {
 		c.vars.begin()
@@ -98,11 +98,26 @@ func (c *Session) endBlock(ctx context.Context, commit bool, t *planner.Transact
 }
 
 // endOpen ends the block, or the implicit transaction of a Query or of a pipeline.
-func (c *Session) endOpen(ctx context.Context, explicit bool, end func(context.Context) error) error {
+func (c *Session) endOpen(ctx context.Context, explicit bool, endBlock, endPipeline func(context.Context) error) error {
 	if explicit || c.x.InImplicitBlock() {
-		return end(ctx)
+		return endBlock(ctx)
 	}
-	return c.x.EndPipeline(ctx)
+	return endPipeline(ctx)
+}
+
+// commitPipeline commits what a pipeline outside of a transaction has done so far.
+func (c *Session) commitPipeline(ctx context.Context) error {
+	err := c.x.EndPipeline(ctx)
+	c.endPipelineVariables(err != nil)
+	return err
+}
+
+// rollbackPipeline undoes what a pipeline outside of a transaction has done so far.
+func (c *Session) rollbackPipeline(ctx context.Context) error {
+	err := c.x.RollbackPipeline(ctx)
+	c.endPipelineVariables(true)
+	c.changes.take()
+	return err
 }
 
 func (c *Session) needBlock(statement string) error {

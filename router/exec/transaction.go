@@ -146,8 +146,12 @@ func (x *Executor) MayUse(ctx context.Context, shards []directory.ShardID, readO
 	if len(shards) > 1 {
 		return errTwoWriters(shards[0], shards[1])
 	}
+	other := func(l *Link) bool { return l.wrote && l.shard != shards[0] }
+	if !slices.ContainsFunc(x.links, other) {
+		return nil
+	}
 	for _, l := range slices.Clone(x.links) {
-		if !l.wrote || l.shard == shards[0] {
+		if !other(l) {
 			continue
 		}
 		if wrote, err := x.hasWritten(ctx, l); err != nil {
@@ -329,16 +333,23 @@ func (x *Executor) Commit(ctx context.Context) (committed bool, err error) {
 		return false, x.Rollback(ctx)
 	}
 	links := slices.Clone(x.links)
-	// Who wrote goes first: what it answers is the outcome.
+	// Who wrote goes first: what it answers is the outcome. The others have only read, so nothing that
+	// happens to them afterwards changes it.
 	slices.SortStableFunc(links, func(a, b *Link) int { return boolOrder(b.wrote) - boolOrder(a.wrote) })
+	decided := false
 	for _, l := range links {
 		if !l.begun {
 			continue
 		}
-		if err = x.commitLink(ctx, l); err != nil {
-			err = errors.Join(err, x.Rollback(ctx))
-			return false, err
+		wrote := l.wrote
+		if err = x.commitLink(ctx, l); err == nil {
+			decided = decided || wrote
+			continue
 		}
+		if !decided {
+			return false, errors.Join(err, x.Rollback(ctx))
+		}
+		l.conn.MarkBroken()
 	}
 	x.ended()
 	return true, nil
@@ -443,4 +454,12 @@ func (x *Executor) EndPipeline(ctx context.Context) error {
 		return nil
 	}
 	return x.Sync(ctx, false)
+}
+
+// RollbackPipeline undoes what a pipeline has done so far, as a ROLLBACK in it does.
+func (x *Executor) RollbackPipeline(ctx context.Context) error {
+	if !x.pipelining() {
+		return nil
+	}
+	return x.Sync(ctx, true)
 }

@@ -21,8 +21,10 @@ type Config struct {
 	Shards int
 	// Routers in front of it, used alternately. Defaults to 2.
 	Routers int
-	// FreshGoroutine runs every request of the routers on a goroutine of its own.
+	// FreshGoroutine makes every second router run each request on a goroutine of its own.
 	FreshGoroutine bool
+	// LeaseTTL of the routers. Defaults to 5 s.
+	LeaseTTL time.Duration
 	// Locale of all servers. Defaults to C.UTF-8.
 	Locale string
 	// ICULocale of all servers. Defaults to none.
@@ -39,6 +41,8 @@ type Bed struct {
 	Plain   *devcluster.Cluster
 	Shards  *devcluster.Cluster
 	Routers []*node.Node
+	// Store is the cluster's directory.
+	Store *etcd.Store
 }
 
 // Start brings both sides up. The shards have different OIDs for the same user types.
@@ -48,6 +52,9 @@ func Start(ctx context.Context, cfg Config) (_ *Bed, err error) {
 	}
 	if cfg.Routers == 0 {
 		cfg.Routers = 2
+	}
+	if cfg.LeaseTTL == 0 {
+		cfg.LeaseTTL = 5 * time.Second
 	}
 	bed := &Bed{}
 	defer func() {
@@ -65,6 +72,9 @@ func Start(ctx context.Context, cfg Config) (_ *Bed, err error) {
 	}); err != nil {
 		return bed, fmt.Errorf("start the shards: %w", err)
 	}
+	if bed.Store, err = etcd.Open(ctx, bed.directory(cfg)); err != nil {
+		return bed, fmt.Errorf("open the directory: %w", err)
+	}
 	for i := range cfg.Routers {
 		if err := bed.AddRouter(ctx, fmt.Sprintf("r%d", i+1), uint16(i+1), cfg); err != nil {
 			return bed, err
@@ -73,14 +83,19 @@ func Start(ctx context.Context, cfg Config) (_ *Bed, err error) {
 	return bed, nil
 }
 
+func (b *Bed) directory(cfg Config) etcd.Config {
+	return etcd.Config{Endpoints: b.Shards.Etcd().Endpoints(), LeaseTTL: cfg.LeaseTTL}
+}
+
 // AddRouter starts one more router.
 func (b *Bed) AddRouter(ctx context.Context, name string, cancelPrefix uint16, cfg Config) error {
 	running, err := node.Start(ctx, node.Config{
 		Router: router.Config{
-			Name: name, Listen: "127.0.0.1:0", CancelPrefix: cancelPrefix, FreshGoroutine: cfg.FreshGoroutine, Fault: cfg.Fault,
+			Name: name, Listen: "127.0.0.1:0", CancelPrefix: cancelPrefix, Fault: cfg.Fault,
+			FreshGoroutine: cfg.FreshGoroutine && cancelPrefix%2 == 0,
 		},
 		Pools:     backend.Config{ServiceUser: "postgres"},
-		Directory: etcd.Config{Endpoints: b.Shards.Etcd().Endpoints(), LeaseTTL: 3 * time.Second},
+		Directory: b.directory(cfg),
 		Bootstrap: b.Shards.Shards(),
 		Log:       cfg.Log,
 	})
@@ -101,6 +116,9 @@ func (b *Bed) Close(ctx context.Context) error {
 		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 		errs = append(errs, running.Close(stopCtx))
 		cancel()
+	}
+	if b.Store != nil {
+		errs = append(errs, b.Store.Close())
 	}
 	for _, servers := range []*devcluster.Cluster{b.Shards, b.Plain} {
 		if servers != nil {

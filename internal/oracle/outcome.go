@@ -34,8 +34,8 @@ type Arg struct {
 	Null bool
 	// Text is the value in text format.
 	Text string
-	// Type is the OID the client declares; 0 leaves it to the server.
-	Type uint32
+	// Type is the name of the type that the client declares; "" leaves it to the server.
+	Type string
 }
 
 // Statement is what one side is asked.
@@ -44,15 +44,23 @@ type Statement struct {
 	Args []Arg
 	// Ordered means that the statement fixes the order of its rows.
 	Ordered bool
+	// AnyMessage means that only the SQLSTATE of an error is fixed: which row fails first is not.
+	AnyMessage bool
 }
 
 // Outcome is all that a client sees of one statement.
 type Outcome struct {
-	// Columns has "name type typmod" for each column, the type by name.
+	// Parameters are the names of the parameters' types, as described.
+	Parameters []string
+	// Columns has "name type typmod origin" for each column, type and origin (table.number) by name.
 	Columns []string
 	// Rows have their values printable: text as it is, binary normalised, NULL as \N.
 	Rows [][]string
 	Tags []string
+	// Notices are the messages of notices and warnings.
+	Notices []string
+	// Status is the transaction status after it: I, T or E.
+	Status byte
 	// Err is the server's error, if it reported one.
 	Err *pgconn.PgError
 }
@@ -63,14 +71,17 @@ func ask(ctx context.Context, s *side, st Statement, mode Mode) (Outcome, error)
 	var outcome Outcome
 	var results []*pgconn.Result
 	var err error
+	s.notices = nil
 	if mode == Simple {
 		results, err = s.conn.PgConn().Exec(ctx, inline(st)).ReadAll()
 	} else {
 		var result *pgconn.Result
-		if result, err = askPrepared(ctx, s, st, mode); result != nil {
+		if result, err = askPrepared(ctx, s, st, mode, &outcome); result != nil {
 			results = []*pgconn.Result{result}
 		}
 	}
+	outcome.Notices = s.notices
+	outcome.Status = s.conn.PgConn().TxStatus()
 	var reported *pgconn.PgError
 	if errors.As(err, &reported) {
 		outcome.Err = reported
@@ -93,11 +104,11 @@ func (o *Outcome) add(ctx context.Context, s *side, result *pgconn.Result, binar
 	}
 	o.Tags = append(o.Tags, result.CommandTag.String())
 	for _, field := range result.FieldDescriptions {
-		t, err := s.typeOf(ctx, field.DataTypeOID)
+		column, err := s.column(ctx, field)
 		if err != nil {
 			return err
 		}
-		o.Columns = append(o.Columns, fmt.Sprintf("%s %s %d", field.Name, t.name, field.TypeModifier))
+		o.Columns = append(o.Columns, column)
 	}
 	for _, values := range result.Rows {
 		row := make([]string, len(values))
@@ -113,10 +124,13 @@ func (o *Outcome) add(ctx context.Context, s *side, result *pgconn.Result, binar
 	return nil
 }
 
-func askPrepared(ctx context.Context, s *side, st Statement, mode Mode) (*pgconn.Result, error) {
+func askPrepared(ctx context.Context, s *side, st Statement, mode Mode, outcome *Outcome) (*pgconn.Result, error) {
 	types := make([]uint32, len(st.Args))
 	for i, arg := range st.Args {
-		types[i] = arg.Type
+		var err error
+		if types[i], err = s.typeNamed(ctx, arg.Type); err != nil {
+			return nil, err
+		}
 	}
 	s.statements++
 	name := "oracle" + strconv.Itoa(s.statements)
@@ -124,10 +138,14 @@ func askPrepared(ctx context.Context, s *side, st Statement, mode Mode) (*pgconn
 	if err != nil {
 		return nil, err
 	}
-	values, formats, err := encodeArgs(st.Args, description.ParamOIDs, mode)
-	if err != nil {
-		return nil, err
+	for _, oid := range description.ParamOIDs {
+		t, err := s.typeOf(ctx, oid)
+		if err != nil {
+			return nil, err
+		}
+		outcome.Parameters = append(outcome.Parameters, t.name)
 	}
+	values, formats := encodeArgs(st.Args, description.ParamOIDs, mode)
 	var resultFormats []int16
 	if mode == PreparedBinary {
 		resultFormats = []int16{pgtype.BinaryFormatCode}
@@ -142,7 +160,7 @@ func askPrepared(ctx context.Context, s *side, st Statement, mode Mode) (*pgconn
 
 // encodeArgs gives text, or binary for the types that have a codec here; others stay
 // text, as a driver would send them.
-func encodeArgs(args []Arg, types []uint32, mode Mode) (values [][]byte, formats []int16, err error) {
+func encodeArgs(args []Arg, types []uint32, mode Mode) (values [][]byte, formats []int16) {
 	codecs := pgtype.NewMap()
 	for i, arg := range args {
 		if arg.Null {
@@ -152,18 +170,21 @@ func encodeArgs(args []Arg, types []uint32, mode Mode) (values [][]byte, formats
 		value, format := []byte(arg.Text), int16(pgtype.TextFormatCode)
 		if mode == PreparedBinary && i < len(types) {
 			if t, known := codecs.TypeForOID(types[i]); known {
+				// What does not decode (infinity, 'today') is left to the server.
 				decoded, decodeErr := t.Codec.DecodeValue(codecs, types[i], pgtype.TextFormatCode, value)
+				var encoded []byte
 				if decodeErr == nil {
-					if value, err = codecs.Encode(types[i], pgtype.BinaryFormatCode, decoded, nil); err != nil {
-						return nil, nil, fmt.Errorf("encode argument %d: %w", i+1, err)
-					}
+					encoded, decodeErr = codecs.Encode(types[i], pgtype.BinaryFormatCode, decoded, nil)
+				}
+				if decodeErr == nil {
+					value = encoded
 					format = pgtype.BinaryFormatCode
 				}
 			}
 		}
 		values, formats = append(values, value), append(formats, format)
 	}
-	return values, formats, nil
+	return values, formats
 }
 
 // inline writes the arguments into the text, the last first so that $1 does not eat $10.
@@ -181,7 +202,7 @@ func literal(arg Arg) string {
 		return "NULL"
 	}
 	switch arg.Type {
-	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.NumericOID:
+	case "int2", "int4", "int8", "numeric":
 		if strings.HasPrefix(arg.Text, "-") {
 			return "(" + arg.Text + ")"
 		}

@@ -2,20 +2,23 @@ package oracle
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // side is one of the two: a connection to the plain Postgres or to a router.
 type side struct {
 	name       string
 	conn       *pgx.Conn
-	statements int // prepared so far
+	catalog    *pgx.Conn // for look-ups, so that they disturb no transaction
+	notices    []string  // of the statement that is running
+	statements int       // prepared so far
 	types      map[uint32]pgType
+	origins    map[origin]string
 }
 
 // pgType is what is needed to name a type and to look inside its binary values.
@@ -25,29 +28,45 @@ type pgType struct {
 	element uint32 // of a true array
 }
 
-func connect(ctx context.Context, name, connString string) (*side, error) {
+// origin is the table column that a result column comes from.
+type origin struct {
+	table  uint32
+	number uint16
+}
+
+func connect(ctx context.Context, name, connString string) (_ *side, err error) {
+	s := &side{name: name, types: map[uint32]pgType{}, origins: map[origin]string{}}
 	config, err := pgx.ParseConfig(connString)
 	if err != nil {
 		return nil, fmt.Errorf("parse connection string of %s: %w", name, err)
 	}
 	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
-	conn, err := pgx.ConnectConfig(ctx, config)
-	if err != nil {
+	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		s.notices = append(s.notices, fmt.Sprintf("%s %s: %s", n.Severity, n.Code, n.Message))
+	}
+	if s.conn, err = pgx.ConnectConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", name, err)
 	}
-	return &side{name: name, conn: conn, types: map[uint32]pgType{}}, nil
+	if s.catalog, err = pgx.ConnectConfig(ctx, config); err != nil {
+		return nil, errors.Join(fmt.Errorf("connect to %s: %w", name, err), s.conn.Close(ctx))
+	}
+	return s, nil
 }
 
-// typeOf looks a type up on a connection of the caller's side. User types have other
-// OIDs on the two sides, so types are compared by name. Must not be called in a failed
-// transaction unless the type is known already.
+func (s *side) close(ctx context.Context) {
+	_ = s.conn.Close(ctx) // the test is over either way
+	_ = s.catalog.Close(ctx)
+}
+
+// typeOf looks a type up. User types have other OIDs on the two sides, so types are
+// compared by name.
 func (s *side) typeOf(ctx context.Context, oid uint32) (pgType, error) {
 	if t, ok := s.types[oid]; ok {
 		return t, nil
 	}
 	var t pgType
 	var kind string
-	err := s.conn.QueryRow(ctx, fmt.Sprintf(
+	err := s.catalog.QueryRow(ctx, fmt.Sprintf(
 		`SELECT pg_catalog.format_type(oid, NULL), typtype::text, CASE WHEN typcategory = 'A' THEN typelem ELSE 0 END
 		   FROM pg_catalog.pg_type WHERE oid = %d`, oid)).Scan(&t.name, &kind, &t.element)
 	if err != nil {
@@ -58,83 +77,54 @@ func (s *side) typeOf(ctx context.Context, oid uint32) (pgType, error) {
 	return t, nil
 }
 
-// printable turns a value into text that is equal on both sides exactly when the values are.
-func (s *side) printable(ctx context.Context, oid uint32, value []byte, isBinary bool) (string, error) {
-	if value == nil {
-		return `\N`, nil
+// typeNamed is the OID of a type on this side; 0 for "".
+func (s *side) typeNamed(ctx context.Context, name string) (oid uint32, err error) {
+	if name == "" {
+		return 0, nil
 	}
-	if !isBinary {
-		return string(value), nil
+	err = s.catalog.QueryRow(ctx, fmt.Sprintf(`SELECT '%s'::pg_catalog.regtype::oid`, name)).Scan(&oid)
+	if err != nil {
+		return 0, fmt.Errorf("look up type %s on %s: %w", name, s.name, err)
 	}
-	t, err := s.typeOf(ctx, oid)
+	return oid, nil
+}
+
+// column describes a result column: "name type typmod origin".
+func (s *side) column(ctx context.Context, field pgconn.FieldDescription) (string, error) {
+	t, err := s.typeOf(ctx, field.DataTypeOID)
 	if err != nil {
 		return "", err
 	}
+	from, err := s.originOf(ctx, origin{field.TableOID, field.TableAttributeNumber})
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s %s %d %s", field.Name, t.name, field.TypeModifier, from), nil
+}
+
+func (s *side) originOf(ctx context.Context, o origin) (string, error) {
+	if o.table == 0 {
+		return "-", nil
+	}
+	if name, ok := s.origins[o]; ok {
+		return name, nil
+	}
+	var name string
+	err := s.catalog.QueryRow(ctx, fmt.Sprintf(
+		`SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		  WHERE c.oid = %d`, o.table)).Scan(&name)
 	switch {
-	case t.element != 0:
-		return s.printableArray(ctx, value)
-	case t.kind == 'c' || t.name == "record":
-		return s.printableRecord(ctx, value)
-	}
-	return hex.EncodeToString(value), nil
-}
-
-// printableArray follows array_send: dimensions, flags, element OID, bounds, elements.
-func (s *side) printableArray(ctx context.Context, value []byte) (string, error) {
-	if len(value) < 12 {
-		return "", fmt.Errorf("array of %d bytes from %s", len(value), s.name)
-	}
-	dims, element := int(binary.BigEndian.Uint32(value)), binary.BigEndian.Uint32(value[8:])
-	t, err := s.typeOf(ctx, element)
-	if err != nil {
-		return "", err
-	}
-	header := 12 + 8*dims
-	if len(value) < header {
-		return "", fmt.Errorf("array header of %d bytes from %s", len(value), s.name)
-	}
-	parts := []string{t.name, hex.EncodeToString(value[12:header])}
-	for rest := value[header:]; len(rest) > 0; {
-		var part string
-		if part, rest, err = s.printableField(ctx, element, rest); err != nil {
-			return "", err
+	case errors.Is(err, pgx.ErrNoRows):
+		name = "unknown" // dropped or created in a transaction still open
+	case err != nil:
+		return "", fmt.Errorf("look up table %d on %s: %w", o.table, s.name, err)
+	default:
+		if strings.HasPrefix(name, "pg_temp_") { // numbered by the backend
+			_, relation, _ := strings.Cut(name, ".")
+			name = "pg_temp." + relation
 		}
-		parts = append(parts, part)
+		name = fmt.Sprintf("%s.%d", name, o.number)
+		s.origins[o] = name
 	}
-	return "{" + strings.Join(parts, ",") + "}", nil
-}
-
-// printableRecord follows record_send: the number of columns, then OID, length and value of each.
-func (s *side) printableRecord(ctx context.Context, value []byte) (string, error) {
-	var parts []string
-	for rest := value[4:]; len(rest) >= 8; {
-		oid := binary.BigEndian.Uint32(rest)
-		t, err := s.typeOf(ctx, oid)
-		if err != nil {
-			return "", err
-		}
-		var part string
-		if part, rest, err = s.printableField(ctx, oid, rest[4:]); err != nil {
-			return "", err
-		}
-		parts = append(parts, t.name+":"+part)
-	}
-	return "(" + strings.Join(parts, ",") + ")", nil
-}
-
-// printableField takes a length-prefixed value off the front of rest.
-func (s *side) printableField(ctx context.Context, oid uint32, rest []byte) (text string, after []byte, err error) {
-	if len(rest) < 4 {
-		return "", nil, fmt.Errorf("field cut short from %s", s.name)
-	}
-	length := int32(binary.BigEndian.Uint32(rest))
-	rest = rest[4:]
-	if length < 0 {
-		return `\N`, rest, nil
-	}
-	if len(rest) < int(length) {
-		return "", nil, fmt.Errorf("field cut short from %s", s.name)
-	}
-	text, err = s.printable(ctx, oid, rest[:length], true)
-	return text, rest[length:], err
+	return name, nil
 }

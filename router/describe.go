@@ -5,7 +5,6 @@ import (
 
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/exec"
-	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
 )
 
@@ -22,7 +21,7 @@ func (c *Session) describeMessage(ctx context.Context, body []byte) error {
 		}
 		return c.describeStatement(ctx, st)
 	}
-	p, err := c.findPortal(o.Name)
+	p, err := c.findPortal(ctx, o.Name)
 	if err != nil {
 		return err
 	}
@@ -32,11 +31,12 @@ func (c *Session) describeMessage(ctx context.Context, body []byte) error {
 	return c.describePortal(ctx, p)
 }
 
-func (c *Session) findPortal(name []byte) (*portal, error) {
+// findPortal looks a portal up by name; cursors that SQL declared are portals too.
+func (c *Session) findPortal(ctx context.Context, name []byte) (*portal, error) {
 	if p, ok := c.portals[wire.View(name)]; ok {
 		return p, nil
 	}
-	return nil, pgerr.Newf("34000", "portal %q does not exist", name)
+	return c.cursorPortal(ctx, string(name))
 }
 
 func (c *Session) describeStatement(ctx context.Context, st *statement) error {

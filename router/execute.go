@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
 )
 
@@ -17,7 +18,7 @@ func (c *Session) executeMessage(ctx context.Context, body []byte) error {
 	if err := c.flushPending(ctx); err != nil {
 		return err
 	}
-	p, err := c.findPortal(m.Portal)
+	p, err := c.findPortal(ctx, m.Portal)
 	if err != nil {
 		return err
 	}
@@ -84,6 +85,9 @@ func (c *Session) executeLocal(ctx context.Context, p *portal, maxRows int32) er
 	if err := c.x.DrainAll(ctx); err != nil {
 		return err
 	}
+	if p.done && p.result.columns == nil {
+		return pgerr.Newf("55000", "portal %q cannot be run", p.name)
+	}
 	if !p.done {
 		p.done = true
 		r, err := c.runLocal(ctx, &p.st.parsed, p.plan)
@@ -92,7 +96,7 @@ func (c *Session) executeLocal(ctx context.Context, p *portal, maxRows int32) er
 		}
 		p.result = r
 	}
-	if maxRows > 0 && len(p.result.rows) > int(maxRows) {
+	if maxRows > 0 && len(p.result.rows) >= int(maxRows) {
 		part := result{rows: p.result.rows[:maxRows]}
 		p.result.rows = p.result.rows[maxRows:]
 		return c.sendRows(part, wire.AppendPortalSuspended)

@@ -228,8 +228,9 @@ func (c *Session) dropUnnamed() {
 
 // forgetPortals forgets all portals at the end of a transaction.
 func (c *Session) forgetPortals() {
-	if len(c.portals) == 0 || c.x.InBlock() {
+	if c.x.InBlock() {
 		return
 	}
 	clear(c.portals)
+	c.forgetCursors()
 }

@@ -190,6 +190,7 @@ func (c *Session) discard(ctx context.Context, st *planner.Statement, what strin
 		c.vars.current, c.vars.persistent = c.vars.base, c.vars.base
 		c.settingsChanged()
 		clear(c.statements)
+		clear(c.cursors)
 		c.forgetPortals()
 	case "TEMP", "TEMPORARY":
 		c.tempsOld = len(c.temps) > 0

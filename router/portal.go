@@ -24,7 +24,9 @@ type portal struct {
 	scatter *exec.Scatter
 	local   bool
 	done    bool // a local statement ran
-	result  result
+	// savepoints is the number of savepoints that stood when it was bound.
+	savepoints int
+	result     result
 }
 
 // bindMessage takes a Bind.
@@ -77,11 +79,11 @@ func (c *Session) newPortal(name string, st *statement) (*portal, error) {
 		}
 		delete(c.portals, name)
 		if l := old.bound.Link(); l == nil && old.scatter == nil {
-			*old = portal{st: st, tail: old.tail, bind: old.bind}
+			*old = portal{st: st, tail: old.tail, bind: old.bind, savepoints: c.x.Savepoints()}
 			return old, nil
 		}
 	}
-	return &portal{name: name, st: st}, nil
+	return &portal{name: name, st: st, savepoints: c.x.Savepoints()}, nil
 }
 
 // bindPortal plans the portal's execution and binds it where one shard runs it.
@@ -109,10 +111,18 @@ func (c *Session) bindPortal(ctx context.Context, p *portal) error {
 		return err
 	}
 	p.target = target
-	if err := c.x.MayUse(ctx, target.Shards, st.plan.ReadOnly); err != nil {
+	if err := c.x.MayUse(ctx, target.Shards, c.readOnly(st.plan)); err != nil {
 		return err
 	}
 	if !target.Whole || len(target.Shards) > 1 {
+		if err := c.flushPending(ctx); err != nil {
+			return err
+		}
+		if st.plan.Kind != planner.Copy {
+			if err := c.openPortal(ctx, p); err != nil {
+				return err
+			}
+		}
 		return c.answerBind(st)
 	}
 	return c.bindOn(ctx, p, target.Shards[0])
@@ -188,7 +198,7 @@ func (c *Session) bindOn(ctx context.Context, p *portal, shard directory.ShardID
 		}
 		tail = wire.AppendBind(nil, "", "", p.bind.Formats, p.bind.Params, p.bind.ResultFormats)[7:]
 	}
-	p.bound.SetReadOnly(st.plan.ReadOnly)
+	p.bound.SetReadOnly(c.readOnly(st.plan))
 	p.bound.SetNoPosition(sent.NoPosition)
 	c.x.Bind(l, &p.bound, p.name, name, tail, true)
 	c.x.DescribeRows(&p.bound, &p.bind)

@@ -52,6 +52,7 @@ type Session struct {
 	nextID     uint64
 	statements map[string]*statement
 	portals    map[string]*portal
+	cursors    map[string]cursor // declared in SQL
 	// pending was parsed by the client and not yet by a shard: its ParseComplete is owed.
 	pending *statement
 	// unconfirmed were parsed in this request; a shard may yet refuse them.

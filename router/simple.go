@@ -94,8 +94,11 @@ func (c *Session) simpleStatement(ctx context.Context, st *planner.Statement) er
 
 func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 	plan, err := c.plan(ctx, st, nil)
+	if err == nil && plan.ParseOnly && c.x.Failed() {
+		err = c.x.ParseElsewhere(ctx, c.view.partitions.Home, st.Text)
+	}
 	if err := c.checkFailed(plan, err); err != nil {
-		return err
+		return shifted(err, st)
 	}
 	if len(c.rest.statements) > 1 && !c.x.InBlock() && !c.x.InImplicitBlock() && !endsTransaction(plan.Kind) {
 		c.beginImplicit()
@@ -111,7 +114,7 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 	if err != nil {
 		return err
 	}
-	if err := c.x.MayUse(ctx, target.Shards, plan.ReadOnly); err != nil {
+	if err := c.x.MayUse(ctx, target.Shards, c.readOnly(plan)); err != nil {
 		return err
 	}
 	switch {
@@ -120,11 +123,14 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 	case !target.Whole:
 		return c.simpleScatter(ctx, st, plan, target, args)
 	}
-	return c.relay(ctx, st.Text, plan, target, exec.QueryOptions{Shift: st.Chars, ReadOnly: plan.ReadOnly})
+	return c.relay(ctx, st.Text, plan, target, exec.QueryOptions{Shift: st.Chars, ReadOnly: c.readOnly(plan)})
 }
 
 // targetOf finds the shards of an execution. What only asks a connection (SHOW) goes where the session has one.
 func (c *Session) targetOf(plan *planner.Plan, args planner.Args) (planner.Target, error) {
+	if shard, ok, err := c.cursorShard(plan); ok || err != nil {
+		return planner.Target{Shards: []directoryShard{shard}, Whole: true}, err
+	}
 	target, err := plan.Targets(args)
 	if err != nil || len(target.Shards) > 0 {
 		return target, err
@@ -168,6 +174,7 @@ func (c *Session) prepareEffects(l *link, plan *planner.Plan) (undo func()) {
 	if plan.Dirty {
 		c.x.MarkDirty(l.Shard())
 	}
+	c.noteCursor(plan, l.Shard())
 	if plan.Pins == "" || l.Pinned() {
 		return func() {}
 	}

@@ -146,6 +146,7 @@ func (c *Session) releaseSavepoint(ctx context.Context, name string) error {
 		return err
 	}
 	c.vars.released(c.x.Savepoints())
+	c.portalsReleased(c.x.Savepoints())
 	return nil
 }
 
@@ -159,6 +160,7 @@ func (c *Session) rollbackTo(ctx context.Context, name string) error {
 	}
 	c.vars.rolledBackTo(n)
 	c.settingsChanged()
+	c.portalsRolledBack(n)
 	if c.changes.pending {
 		c.changes.note()
 	}

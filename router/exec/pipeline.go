@@ -2,8 +2,10 @@ package exec
 
 import (
 	"context"
+	"io"
 	"slices"
 
+	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
@@ -37,6 +39,9 @@ type Portal struct {
 	readOnly   bool
 	noPosition bool
 }
+
+// AdoptPortal is a portal that the shard has already: a cursor that SQL declared.
+func AdoptPortal(l *Link, name string) Portal { return Portal{link: l, name: name, readOnly: true} }
 
 // Link is the portal's; nil if it is bound to none.
 func (p *Portal) Link() *Link { return p.link }
@@ -237,4 +242,19 @@ func (x *Executor) PrepareNow(ctx context.Context, l *Link, st *Statement, meani
 		return "", err
 	}
 	return name, x.syncLink(ctx, l)
+}
+
+// ParseElsewhere parses a statement on a connection of its own, outside of the session's transaction, and
+// returns the shard's error.
+func (x *Executor) ParseElsewhere(ctx context.Context, shard directory.ShardID, sql string) error {
+	own := New(x.pools, NewOutput(io.Discard, 0), x.identity)
+	own.SetView(x.view)
+	own.SetSettings(x.settings)
+	defer own.Release()
+	l, err := own.Link(ctx, shard)
+	if err != nil {
+		return err
+	}
+	_, err = own.PrepareNow(ctx, l, &Statement{ID: 1, Text: sql}, "")
+	return err
 }

@@ -56,15 +56,19 @@ func (x *Executor) OpenScatter(ctx context.Context, r ScatterRequest) (*Scatter,
 		s.hidden = r.Merge.Hidden
 	}
 	s.extendFormats()
+	var failed error
 	for _, shard := range r.Shards {
-		if err := s.open(ctx, shard); err != nil {
-			return nil, err
+		if failed = s.open(ctx, shard); failed != nil {
+			break
 		}
 	}
-	for _, src := range s.sources {
-		if err := x.Drain(ctx, src.portal.link); err != nil {
-			return nil, err
+	for _, src := range s.sources { // all of them, so that none owes an answer when one fails
+		if err := x.Drain(ctx, src.portal.link); err != nil && failed == nil {
+			failed = err
 		}
+	}
+	if failed != nil {
+		return nil, failed
 	}
 	if err := s.describe(); err != nil {
 		return nil, err
@@ -213,10 +217,13 @@ func (s *Scatter) Run(ctx context.Context, maxRows int32) error {
 		return s.fail(ctx, err)
 	}
 	sent := int64(0)
-	for !s.cutter.Done() {
+	for {
 		if maxRows > 0 && sent == int64(maxRows) {
 			s.x.out.Put(wire.AppendPortalSuspended)
 			return nil
+		}
+		if s.cutter.Done() {
+			break
 		}
 		src, row, ok, err := s.next()
 		if err != nil {

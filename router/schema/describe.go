@@ -125,7 +125,8 @@ SELECT c.oid, pg_catalog.format('CREATE %sTABLE %I.%I () USING %I%s', CASE c.rel
     n.nspname, c.relname, coalesce(am.amname, 'heap'),
     coalesce(' WITH (' || (
         SELECT pg_catalog.string_agg(pg_catalog.format('%s=%L', pg_catalog.split_part(o, '=', 1), pg_catalog.substr(o, pg_catalog.strpos(o, '=') + 1)), ', ' ORDER BY o)
-        FROM (SELECT pg_catalog.unnest(c.reloptions) AS o UNION ALL SELECT 'toast.' || pg_catalog.unnest(t.reloptions)) x) || ')', ''))
+        FROM (SELECT pg_catalog.unnest(c.reloptions) AS o UNION ALL SELECT 'toast.' || pg_catalog.unnest(t.reloptions)) x
+        WHERE o NOT LIKE 'pg\_%' AND o NOT LIKE 'toast.pg\_%') || ')', ''))
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
@@ -146,6 +147,8 @@ WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum`
 
 // optionsQuery: storage, compression, statistics targets and options of columns; row security; replica identity.
+// Options named pg_… are the server's own notes (pg_attver, from 15.20 on), other on each server; pg_dump leaves
+// them out too.
 const optionsQuery = `
 SELECT pg_catalog.format('ALTER TABLE ONLY %s ALTER COLUMN %I %s', $1::pg_catalog.regclass, a.attname, x.what)
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
@@ -153,7 +156,7 @@ CROSS JOIN LATERAL (VALUES
     (1, CASE WHEN a.attstorage <> t.typstorage THEN 'SET STORAGE ' || CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END END),
     (2, CASE pg_catalog.to_jsonb(a)->>'attcompression' WHEN 'p' THEN 'SET COMPRESSION pglz' WHEN 'l' THEN 'SET COMPRESSION lz4' END),
     (3, CASE WHEN a.attstattarget >= 0 THEN 'SET STATISTICS ' || a.attstattarget END),
-    (4, 'SET (' || pg_catalog.array_to_string(a.attoptions, ', ') || ')')) x(pos, what)
+    (4, (SELECT 'SET (' || pg_catalog.string_agg(o, ', ' ORDER BY o) || ')' FROM pg_catalog.unnest(a.attoptions) o WHERE o NOT LIKE 'pg\_%'))) x(pos, what)
 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND x.what IS NOT NULL
 UNION ALL
 SELECT pg_catalog.format('ALTER TABLE ONLY %s %s', $1::pg_catalog.regclass, x.what) FROM pg_catalog.pg_class c

@@ -121,6 +121,9 @@ type parsed struct {
 // parse parses a text of any number of statements. The error is that of our parser, for which the
 // client never sees it.
 func parse(sql string) (*parsed, error) {
+	if tooDeep(sql) {
+		return nil, errTooDeep
+	}
 	tree, err := pg.Parse(sql)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -73,7 +74,7 @@ func ask(ctx context.Context, s *side, st Statement, mode Mode) (Outcome, error)
 	var err error
 	s.notices = nil
 	if mode == Simple {
-		results, err = s.conn.PgConn().Exec(ctx, inline(st)).ReadAll()
+		results, err = readAll(s.conn.PgConn().Exec(ctx, inline(st)))
 	} else {
 		var result *pgconn.Result
 		if result, err = askPrepared(ctx, s, st, mode, &outcome); result != nil {
@@ -94,6 +95,24 @@ func ask(ctx context.Context, s *side, st Statement, mode Mode) (Outcome, error)
 		}
 	}
 	return outcome, nil
+}
+
+func readAll(several *pgconn.MultiResultReader) (results []*pgconn.Result, err error) {
+	for several.NextResult() {
+		results = append(results, read(several.ResultReader()))
+	}
+	return results, several.Close()
+}
+
+// read is ResultReader.Read with the columns of a result without rows too.
+func read(reader *pgconn.ResultReader) *pgconn.Result {
+	columns := slices.Clone(reader.FieldDescriptions())
+	for i := range columns {
+		columns[i].Name = strings.Clone(columns[i].Name)
+	}
+	result := reader.Read()
+	result.FieldDescriptions = columns
+	return result
 }
 
 // add appends one result. Results that ended in an error are left out: how many rows
@@ -150,7 +169,7 @@ func askPrepared(ctx context.Context, s *side, st Statement, mode Mode, outcome 
 	if mode == PreparedBinary {
 		resultFormats = []int16{pgtype.BinaryFormatCode}
 	}
-	result := s.conn.PgConn().ExecPrepared(ctx, name, values, formats, resultFormats).Read()
+	result := read(s.conn.PgConn().ExecPrepared(ctx, name, values, formats, resultFormats))
 	err = result.Err
 	if closeErr := s.conn.PgConn().Deallocate(ctx, name); err == nil {
 		err = closeErr
@@ -174,7 +193,7 @@ func encodeArgs(args []Arg, types []uint32, mode Mode) (values [][]byte, formats
 				decoded, decodeErr := t.Codec.DecodeValue(codecs, types[i], pgtype.TextFormatCode, value)
 				var encoded []byte
 				if decodeErr == nil {
-					encoded, decodeErr = codecs.Encode(types[i], pgtype.BinaryFormatCode, decoded, nil)
+					encoded, decodeErr = codecs.Encode(types[i], pgtype.BinaryFormatCode, decoded, []byte{}) // nil would be NULL
 				}
 				if decodeErr == nil {
 					value = encoded

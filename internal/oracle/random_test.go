@@ -1,0 +1,94 @@
+package oracle
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+)
+
+var (
+	seedFlag  = flag.Uint64("oracle.seed", 0, "seed of the random statements; 0 takes a new one")
+	countFlag = flag.Int("oracle.statements", 400, "number of random statements")
+)
+
+// generatedSchema holds the tables of the random statements; made once.
+const generatedSchema = "case_generated"
+
+var makeGenerated sync.Once
+
+// newGeneratedSession is a session on the tables of the random statements.
+func newGeneratedSession(t *testing.T) *Session {
+	t.Helper()
+	session := newSession(t, generatedSchema)
+	makeGenerated.Do(func() {
+		for _, sql := range generatedSetup.both {
+			if err := session.Both(t.Context(), sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, sql := range generatedSetup.cluster {
+			if err := session.Cluster(t.Context(), sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, sql := range generatedRows() {
+			if err := session.Both(t.Context(), sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	return session
+}
+
+func (g generated) ask(ctx context.Context, s *Session, mode Mode) (Verdict, error) {
+	if g.whole != nil {
+		return s.AskCut(ctx, g.statement, *g.whole, mode)
+	}
+	return s.Ask(ctx, g.statement, mode)
+}
+
+func (g generated) String() string {
+	text := fmt.Sprintf("%s\narguments %+v, ordered %t", g.statement.SQL, g.statement.Args, g.statement.Ordered)
+	if g.whole != nil {
+		text += "\nof " + g.whole.SQL
+	}
+	return text
+}
+
+func TestRandomStatements(t *testing.T) {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("seed %d (-oracle.seed=%d repeats it)", seed, seed)
+	session := newGeneratedSession(t)
+	g := newGenerator(seed)
+	answered, refused := 0, 0
+	for i := range *countFlag {
+		statement := g.next()
+		for _, mode := range Modes {
+			verdict, err := statement.ask(t.Context(), session, mode)
+			if err != nil {
+				t.Fatalf("statement %d, %s: %v\n%s", i, mode, err, statement)
+			}
+			switch {
+			case verdict.Difference != "":
+				t.Errorf("statement %d, %s: %s\n%s", i, mode, verdict, statement)
+			case verdict.Refused != "":
+				refused++
+			case verdict.Plain.Err == nil:
+				answered++
+			}
+		}
+	}
+	t.Logf("%d answers, %d refusals", answered, refused)
+	if answered < *countFlag {
+		t.Errorf("only %d of %d were answered: this proves little", answered, 3**countFlag)
+	}
+	if err := bed.CompareContents(t.Context(), database, generatedSchema); err != nil {
+		t.Error(err)
+	}
+}

@@ -58,7 +58,7 @@ var faults = []struct {
 	{"only the first sort key counts", func(p *planner.Plan) {
 		editMerge(p, func(m *planner.Merge) { m.OrderBy = m.OrderBy[:min(1, len(m.OrderBy))] })
 	}},
-	{"a negative key is hashed as its unsigned 32 bits", func(p *planner.Plan) {
+	{"the hash is that of the unsigned lower half", func(p *planner.Plan) {
 		eachValue(p, func(v *planner.ValueRef) {
 			if v.Kind != planner.RefConst || v.Const.IsNull() {
 				return
@@ -67,7 +67,7 @@ var faults = []struct {
 			if err != nil || n >= 0 {
 				return
 			}
-			if wide, err := directory.ParseText(directory.Int8, strconv.FormatUint(uint64(uint32(n)), 10)); err == nil {
+			if wide, err := directory.ParseText(v.Type, strconv.FormatUint(uint64(uint16(n)), 10)); err == nil {
 				v.Const = wide
 			}
 		})

@@ -111,6 +111,9 @@ func (c *Session) bindPortal(ctx context.Context, p *portal) error {
 		return err
 	}
 	p.target = target
+	if inner, ok := c.statements[executeName(st.plan)]; ok {
+		p.plan = inner.plan // what an EXECUTE leaves behind is what its statement does
+	}
 	if err := c.x.MayUse(ctx, target.Shards, c.readOnly(st.plan)); err != nil {
 		return err
 	}

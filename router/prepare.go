@@ -208,6 +208,14 @@ func (c *Session) scatterExecute(ctx context.Context, st *statement, target plan
 	return err
 }
 
+// executeName is the statement that an EXECUTE names; no statement has the empty name of another plan.
+func executeName(plan *planner.Plan) string {
+	if plan.Kind != planner.Execute {
+		return "\x00"
+	}
+	return plan.Execute.Name
+}
+
 // executeTargets routes an EXECUTE of the extended protocol.
 func (c *Session) executeTargets(outer *statement) (planner.Target, error) {
 	st, err := c.find([]byte(outer.plan.Execute.Name))

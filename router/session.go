@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -418,6 +419,14 @@ func (c *Session) plan(ctx context.Context, st *planner.Statement, types []uint3
 		if fault := c.server.config.Fault; fault != nil {
 			faulty := fault(*plan)
 			plan = &faulty
+		}
+		if plan.Kind == planner.Explain && plan.Explain.Inner != nil && plan.Explain.Inner.Kind == planner.Execute {
+			return nil, pgerr.Unsupported("EXPLAIN EXECUTE is not supported", "Use EXPLAIN with the statement itself.")
+		}
+		if !plan.Dirty && !plan.ReadOnly && strings.Contains(strings.ToLower(st.Text), "pg_settings") {
+			dirty := *plan // an UPDATE of that view is a SET that nobody tracks
+			dirty.Dirty = true
+			plan = &dirty
 		}
 		held := c.held(plan)
 		if held == nil {

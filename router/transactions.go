@@ -16,7 +16,7 @@ func (c *Session) beginImplicit() {
 func (c *Session) begin(ctx context.Context, t *planner.Transaction) error {
 	if c.x.InBlock() {
 		c.notice(warning("25001", "there is already a transaction in progress"))
-		return c.x.SetModes(ctx, *t)
+		return c.setModes(ctx, t)
 	}
 	if c.x.InImplicitBlock() {
 		return c.adoptImplicit(ctx, t)
@@ -30,8 +30,13 @@ func (c *Session) begin(ctx context.Context, t *planner.Transaction) error {
 
 // adoptImplicit turns the implicit block of a Query into the client's transaction.
 func (c *Session) adoptImplicit(ctx context.Context, t *planner.Transaction) error {
-	modes := planner.Transaction{Isolation: t.Isolation, Access: t.Access, Deferrable: t.Deferrable}
 	c.x.AdoptImplicit()
+	return c.setModes(ctx, t)
+}
+
+// setModes gives the open transaction the modes that a BEGIN names, if it names any.
+func (c *Session) setModes(ctx context.Context, t *planner.Transaction) error {
+	modes := planner.Transaction{Isolation: t.Isolation, Access: t.Access, Deferrable: t.Deferrable}
 	if modes == (planner.Transaction{}) {
 		return nil
 	}

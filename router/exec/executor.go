@@ -141,6 +141,8 @@ type Link struct {
 	begun     bool   // BEGIN was sent
 	pipelined bool   // extended messages were sent since the last Sync
 	skipping  bool   // the server skips what comes until Sync
+	renamed   bool   // a statement changed its application_name
+	alone     bool   // a statement ran in this transaction that only this shard ran
 	used      bool   // a statement of the client ran in this transaction: it has its snapshot
 	wrote     bool   // it may have written in this transaction
 	kept      bool   // a statement is not done with it

@@ -157,6 +157,7 @@ func (x *Executor) DescribeStatement(l *Link, name string, silent bool, seen *De
 func (x *Executor) Execute(p *Portal, maxRows int32) {
 	l := p.link
 	x.Used(l, p.readOnly)
+	l.alone = true
 	l.pipelined = true
 	l.out = wire.AppendExecute(l.out, p.name, maxRows)
 	l.steps = append(l.steps, step{kind: stepExecute, rows: &p.rows, noPosition: p.noPosition})
@@ -179,6 +180,11 @@ func (p *Portal) SetNoPosition(no bool) { p.noPosition = no }
 // Sync ends the pipeline on every link: implicit transactions commit, unless failed. It returns the first error.
 func (x *Executor) Sync(ctx context.Context, failed bool) error {
 	var first error
+	if !failed && !x.tx.block {
+		if first = x.oneWriter(ctx); first != nil {
+			failed = true
+		}
+	}
 	for _, l := range slices.Clone(x.links) {
 		if !l.pipelined {
 			if err := x.Drain(ctx, l); err != nil && first == nil {

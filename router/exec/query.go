@@ -23,6 +23,7 @@ type QueryOptions struct {
 // the shard is returned, not sent. It may end in the middle, waiting for COPY data: see CopyingIn.
 func (x *Executor) Query(ctx context.Context, l *Link, sql string, o QueryOptions) error {
 	x.Used(l, o.ReadOnly)
+	l.alone = true
 	l.rows.none()
 	l.unnamed = 0
 	x.queueQuery(l, sql, step{kind: stepQuery, shift: o.Shift, noPosition: o.NoPosition, silent: o.Silent})

@@ -108,17 +108,21 @@ func (s *Scatter) open(ctx context.Context, shard directory.ShardID) error {
 		}
 		bind = &copied
 	}
+	before := len(l.steps)
 	name, err := x.Parse(ctx, l, r.Statement, false, r.Meaning)
 	if err != nil {
 		return err
 	}
-	src := &source{x: x}
+	src := &source{x: x, shift: r.Shift}
 	src.portal.noPosition, src.portal.readOnly = r.Statement.NoPosition, true
 	src.portal.link, src.portal.name = l, r.Portal
 	l.pipelined = true
 	l.out = wire.AppendBind(l.out, r.Portal, name, bind.Formats, bind.Params, bind.ResultFormats)
 	l.steps = append(l.steps, step{kind: stepBind, silent: true, noPosition: r.Statement.NoPosition})
 	x.describePortal(&src.portal, true, &src.seen)
+	for i := before; i < len(l.steps); i++ {
+		l.steps[i].shift = r.Shift
+	}
 	s.sources = append(s.sources, src)
 	l.out = wire.AppendFlush(l.out)
 	return x.sendOwed(l)

@@ -11,6 +11,7 @@ type source struct {
 	x      *Executor
 	portal Portal
 	seen   Description
+	shift  int    // characters in front of the statement in the client's text
 	raw    []byte // the last row's frame
 	// chunk is the number of rows asked for at a time, 0: all. Chunks are read to their end, so that the
 	// connection is free for other statements while the portal is suspended.
@@ -98,7 +99,7 @@ func (src *source) read() (row []byte, ok bool, err error) {
 		case wire.TypeErrorResponse:
 			src.asked, src.done = false, true
 			l.skipping = true
-			return nil, false, l.serverError(frame.Body, &step{noPosition: src.portal.noPosition})
+			return nil, false, l.serverError(frame.Body, &step{noPosition: src.portal.noPosition, shift: src.shift})
 		case wire.TypePortalSuspended:
 			src.asked = false
 			return nil, false, nil

@@ -97,8 +97,30 @@ func (x *Executor) run(ctx context.Context, l *Link) error {
 	}
 	if l.conn.Broken() {
 		x.drop(l)
+		return err
 	}
-	return err
+	return errors.Join(err, x.restoreName(ctx, l))
+}
+
+// noteStatus looks at a setting that a client's statement changed without the router's knowledge.
+func (l *Link) noteStatus(s *step, frame wire.Frame) {
+	if s.silent {
+		return
+	}
+	l.conn.MarkDirty()
+	name, _, err := wire.DecodeParameterStatus(frame.Body)
+	if err != nil || wire.View(name) == "application_name" {
+		l.renamed = true
+	}
+}
+
+// restoreName gives a connection its application_name back, at once: fencing finds connections by it.
+func (x *Executor) restoreName(ctx context.Context, l *Link) error {
+	if !l.renamed || l.skipping || x.copyIn == l || l.begun && l.conn.TxStatus() != wire.TxOpen {
+		return nil // what failed is undone with its transaction
+	}
+	l.renamed = false
+	return x.Command(ctx, l, "RESET application_name")
 }
 
 func (x *Executor) send(l *Link) error {
@@ -188,8 +210,11 @@ func (x *Executor) answer(l *Link, s *step, frame wire.Frame, mute bool) (done b
 		if !silent {
 			return false, x.relayNotice(s, frame)
 		}
-	case wire.TypeParameterStatus, wire.TypeNotification:
-		// The session tells its client of settings itself; nobody listens on pooled connections.
+	case wire.TypeParameterStatus:
+		// The session tells its client of settings itself.
+		l.noteStatus(s, frame)
+	case wire.TypeNotification:
+		// Nobody listens on pooled connections.
 	case wire.TypeRowDescription:
 		return s.kind == stepDescribe || s.kind == stepStatement, x.relayDescription(l, s, frame, silent)
 	case wire.TypeNoData:

@@ -232,6 +232,33 @@ func (x *Executor) hasWritten(ctx context.Context, l *Link) (bool, error) {
 	return l.wrote, nil
 }
 
+// oneWriter asks Postgres, before a commit on several shards, who has really written: a function may be
+// declared STABLE and write all the same.
+func (x *Executor) oneWriter(ctx context.Context) error {
+	var asked []*Link
+	for _, l := range x.links {
+		if (l.begun || l.pipelined) && (l.alone || l.wrote) {
+			asked = append(asked, l)
+		}
+	}
+	if len(asked) < 2 {
+		return nil
+	}
+	var writer *Link
+	for _, l := range asked {
+		wrote, err := x.hasWritten(ctx, l)
+		switch {
+		case err != nil:
+			return err
+		case wrote && writer != nil:
+			return errTwoWriters(writer.shard, l.shard)
+		case wrote:
+			writer = l
+		}
+	}
+	return nil
+}
+
 // Used notes that a statement of the client ran on the link.
 func (x *Executor) Used(l *Link, readOnly bool) {
 	l.used = true
@@ -332,6 +359,9 @@ func (x *Executor) Commit(ctx context.Context) (committed bool, err error) {
 	if x.tx.status == wire.TxFailed {
 		return false, x.Rollback(ctx)
 	}
+	if err := x.oneWriter(ctx); err != nil {
+		return false, errors.Join(err, x.Rollback(ctx))
+	}
 	links := slices.Clone(x.links)
 	// Who wrote goes first: what it answers is the outcome. The others have only read, so nothing that
 	// happens to them afterwards changes it.
@@ -408,7 +438,7 @@ func (x *Executor) ended() {
 }
 
 func (l *Link) endTransaction() {
-	l.begun, l.used, l.wrote = false, false, false
+	l.begun, l.used, l.wrote, l.alone = false, false, false, false
 	l.saved = l.saved[:0]
 	l.rows.none()
 }

@@ -29,7 +29,9 @@ func (e *Error) Error() string { return e.Message }
 func (e *Error) SQLState() string { return e.Code }
 
 // ClientFields returns what a client sees besides the message and the SQLSTATE.
-func (e *Error) ClientFields() (detail, hint string, position int) { return e.Detail, e.Hint, e.Position }
+func (e *Error) ClientFields() (detail, hint string, position int) {
+	return e.Detail, e.Hint, e.Position
+}
 
 // refuse is a 0A000 with a reason and a hint.
 func refuse(hint, format string, args ...any) *Error {

@@ -43,6 +43,8 @@ type Bed struct {
 	Routers []*node.Node
 	// Store is the cluster's directory.
 	Store *etcd.Store
+
+	leaseTTL time.Duration // of the routers
 }
 
 // Start brings both sides up. The shards have different OIDs for the same user types.
@@ -56,7 +58,7 @@ func Start(ctx context.Context, cfg Config) (_ *Bed, err error) {
 	if cfg.LeaseTTL == 0 {
 		cfg.LeaseTTL = 5 * time.Second
 	}
-	bed := &Bed{}
+	bed := &Bed{leaseTTL: cfg.LeaseTTL}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, bed.Close(ctx))

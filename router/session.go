@@ -290,8 +290,14 @@ func (c *Session) enter() {
 // leaveFlight says that nothing of the session is in flight on any shard.
 func (c *Session) leaveFlight() { c.inFlight.Store(0) }
 
-// notice sends a notice or warning to the client.
-func (c *Session) notice(n *pgerr.Error) { c.x.Local(n.AppendNotice(nil)) }
+// notice sends a notice or warning to the client, unless client_min_messages keeps it back.
+func (c *Session) notice(n *pgerr.Error) {
+	least := c.vars.value("client_min_messages")
+	if least == "error" || least == "warning" && n.Severity != "WARNING" {
+		return
+	}
+	c.x.Local(n.AppendNotice(nil))
+}
 
 func warning(code, message string) *pgerr.Error {
 	return &pgerr.Error{Severity: "WARNING", Code: code, Message: message}

@@ -44,7 +44,7 @@ var reportedSettings = []string{
 }
 
 // askedSettings are settings that servers do not report, whose defaults the router must know.
-var askedSettings = []string{"search_path", "default_transaction_isolation"}
+var askedSettings = []string{"search_path", "default_transaction_isolation", "client_min_messages"}
 
 // value is what a setting has now, as SHOW would say. Only for the reported and asked ones.
 func (v *variables) value(name string) string {

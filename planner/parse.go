@@ -3,6 +3,8 @@ package planner
 import (
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
@@ -290,16 +292,28 @@ func integerNode(n int64) *node {
 	return &pg.Node{Node: &pg.Node_AConst{AConst: &pg.A_Const{Val: &pg.A_Const_Fval{Fval: &pg.Float{Fval: fmt.Sprint(n)}}}}}
 }
 
+// sumNode adds two counts of rows. Their sum may be greater than a bigint, which then means all rows; as
+// does NULL for either.
 func sumNode(left, right *node) *node {
-	return &pg.Node{Node: &pg.Node_AExpr{AExpr: &pg.A_Expr{
-		Kind: opPlain, Name: []*node{stringNode("+")}, Lexpr: left, Rexpr: right,
+	sum := &pg.Node{Node: &pg.Node_AExpr{AExpr: &pg.A_Expr{
+		Kind: opPlain, Name: []*node{stringNode("+")}, Lexpr: castNode(left, "numeric"), Rexpr: castNode(right, "numeric"),
 	}}}
+	most := castNode(stringConstant(strconv.FormatInt(math.MaxInt64, 10)), "numeric")
+	return bigintNode(&pg.Node{Node: &pg.Node_MinMaxExpr{MinMaxExpr: &pg.MinMaxExpr{
+		Op: pg.MinMaxOp_IS_LEAST, Args: []*node{sum, most},
+	}}})
+}
+
+func stringConstant(s string) *node {
+	return &pg.Node{Node: &pg.Node_AConst{AConst: &pg.A_Const{Val: &pg.A_Const_Sval{Sval: &pg.String{Sval: s}}}}}
 }
 
 // bigintNode casts to bigint; a bare parameter of LIMIT is one anyway.
-func bigintNode(n *node) *node {
+func bigintNode(n *node) *node { return castNode(n, "int8") }
+
+func castNode(n *node, builtin string) *node {
 	return &pg.Node{Node: &pg.Node_TypeCast{TypeCast: &pg.TypeCast{
-		Arg: n, TypeName: &pg.TypeName{Names: []*node{stringNode("pg_catalog"), stringNode("int8")}, Typemod: -1},
+		Arg: n, TypeName: &pg.TypeName{Names: []*node{stringNode("pg_catalog"), stringNode(builtin)}, Typemod: -1},
 	}}}
 }
 

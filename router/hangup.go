@@ -21,7 +21,7 @@ func hungUp(conn net.Conn) bool {
 		var buf [1]byte
 		n, _, err := syscall.Recvfrom(int(fd), buf[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		retry := errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR)
-		gone = err == nil && n == 0 || err != nil && !retry
+		gone = err == nil && n == 0 || err != nil && !retry || closed(fd)
 	})
 	return gone || err != nil
 }

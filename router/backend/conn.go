@@ -224,6 +224,10 @@ func (c *Conn) track(frame wire.Frame) bool {
 	case wire.TypeParameterStatus:
 		name, value, err := wire.DecodeParameterStatus(frame.Body)
 		if err == nil && c.params[wire.View(name)] != wire.View(value) {
+			// A statement changed the name by which fencing finds the connection: DISCARD ALL brings it back.
+			if string(name) == applicationSetting && c.params[applicationSetting] != "" {
+				c.dirty = true
+			}
 			c.params[string(name)] = string(value)
 		}
 	case wire.TypeCopyInResponse:

@@ -122,6 +122,9 @@ func (c *Session) executeOn(ctx context.Context, p *portal, maxRows int32) error
 		return err
 	}
 	plan := p.plan
+	if inner := p.inner; inner != nil { // an EXECUTE does what its statement does
+		plan = inner
+	}
 	undo := c.prepareEffects(l, plan)
 	c.x.Execute(&p.bound, maxRows)
 	if plan.Kind == planner.Copy && plan.Copy.From && plan.Copy.Stdio {

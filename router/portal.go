@@ -16,6 +16,7 @@ type portal struct {
 	name    string
 	st      *statement
 	plan    *planner.Plan
+	inner   *planner.Plan // of what an EXECUTE executes
 	view    *view
 	target  planner.Target
 	bound   exec.Portal // where one shard runs it
@@ -183,6 +184,9 @@ func (c *Session) bindOn(ctx context.Context, p *portal, shard directory.ShardID
 	if st.plan.Kind == planner.Execute {
 		if sent, err = c.rewriteExecute(ctx, l, st); err != nil {
 			return err
+		}
+		if named, err := c.find([]byte(st.plan.Execute.Name)); err == nil {
+			p.inner = named.plan
 		}
 	}
 	if l.NeedsParameterTypes(&p.bind) {

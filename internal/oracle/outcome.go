@@ -53,8 +53,10 @@ type Statement struct {
 type Outcome struct {
 	// Parameters are the names of the parameters' types, as described.
 	Parameters []string
-	// Columns has "name type typmod origin" for each column, type and origin (table.number) by name.
+	// Columns has "name type typmod" for each column, the type by name.
 	Columns []string
+	// Origins has the table's column that each comes from (table.number), "-" for none.
+	Origins []string
 	// Rows have their values printable: text as it is, binary normalised, NULL as \N.
 	Rows [][]string
 	Tags []string
@@ -123,11 +125,11 @@ func (o *Outcome) add(ctx context.Context, s *side, result *pgconn.Result, binar
 	}
 	o.Tags = append(o.Tags, result.CommandTag.String())
 	for _, field := range result.FieldDescriptions {
-		column, err := s.column(ctx, field)
+		column, from, err := s.column(ctx, field)
 		if err != nil {
 			return err
 		}
-		o.Columns = append(o.Columns, column)
+		o.Columns, o.Origins = append(o.Columns, column), append(o.Origins, from)
 	}
 	for _, values := range result.Rows {
 		row := make([]string, len(values))

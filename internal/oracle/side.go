@@ -67,8 +67,11 @@ func (s *side) typeOf(ctx context.Context, oid uint32) (pgType, error) {
 	var t pgType
 	var kind string
 	err := s.catalog.QueryRow(ctx, fmt.Sprintf(
-		`SELECT pg_catalog.format_type(oid, NULL), typtype::text, CASE WHEN typcategory = 'A' THEN typelem ELSE 0 END
-		   FROM pg_catalog.pg_type WHERE oid = %d`, oid)).Scan(&t.name, &kind, &t.element)
+		`WITH RECURSIVE base AS ( -- the type beneath a domain
+		   SELECT oid, typtype, typbasetype, typcategory, typelem FROM pg_catalog.pg_type WHERE oid = %d
+		   UNION ALL SELECT t.oid, t.typtype, t.typbasetype, t.typcategory, t.typelem FROM base JOIN pg_catalog.pg_type t ON t.oid = base.typbasetype)
+		 SELECT pg_catalog.format_type(%[1]d, NULL), typtype::text, CASE WHEN typcategory = 'A' THEN typelem ELSE 0 END
+		   FROM base WHERE typbasetype = 0`, oid)).Scan(&t.name, &kind, &t.element)
 	if err != nil {
 		return t, fmt.Errorf("look up type %d on %s: %w", oid, s.name, err)
 	}
@@ -89,17 +92,17 @@ func (s *side) typeNamed(ctx context.Context, name string) (oid uint32, err erro
 	return oid, nil
 }
 
-// column describes a result column: "name type typmod origin".
-func (s *side) column(ctx context.Context, field pgconn.FieldDescription) (string, error) {
+// column describes a result column, "name type typmod", and the table's column that it comes from, "-" for none.
+func (s *side) column(ctx context.Context, field pgconn.FieldDescription) (description, from string, err error) {
 	t, err := s.typeOf(ctx, field.DataTypeOID)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	from, err := s.originOf(ctx, origin{field.TableOID, field.TableAttributeNumber})
+	from, err = s.originOf(ctx, origin{field.TableOID, field.TableAttributeNumber})
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	return fmt.Sprintf("%s %s %d %s", field.Name, t.name, field.TypeModifier, from), nil
+	return fmt.Sprintf("%s %s %d", field.Name, t.name, field.TypeModifier), from, nil
 }
 
 func (s *side) originOf(ctx context.Context, o origin) (string, error) {

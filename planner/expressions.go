@@ -94,6 +94,7 @@ type functionInfo struct {
 	user       bool
 	touches    string // a table away from home that it may reach
 	opaque     bool
+	reaches    bool // a user function that may get at any table
 }
 
 // function looks a call's function up.
@@ -152,6 +153,7 @@ func (i *functionInfo) add(a *analysis, f *catalog.Function) {
 	i.stable = i.stable || f.Volatility == catalog.Stable
 	i.user = i.user || !f.Builtin()
 	i.opaque = i.opaque || f.Opaque
+	i.reaches = i.reaches || !f.Builtin() && (f.Opaque || len(f.Touches) > 0)
 	if name, ok := a.away(f.Touches); ok && i.touches == "" {
 		i.touches = name.String()
 	}
@@ -187,6 +189,8 @@ func (a *analysis) call(f *funcCall, s *scope) {
 	}
 	a.reach(info, position)
 	a.noteSession(info, f)
+	// A function that is declared STABLE or IMMUTABLE may still call one that writes to what it reaches.
+	u.writes = u.writes || info.reaches
 	switch {
 	case info.unknown:
 		setFirst(&u.unknown, &u.unknownP, info.name, position)

@@ -42,6 +42,8 @@ func (a *analysis) targetScope(rv *rangeVar, w *withClause, outer *scope, ctx *c
 	a.with(w, s, outer, ctx)
 	r := a.relation(rv, ctx)
 	r.written = true
+	// An UPDATE of it sets the settings of the session.
+	a.functions.dirty = a.functions.dirty || rv.Relname == "pg_settings"
 	columns, open := r.columnsOf()
 	it := named(result{columns: columns, open: open}, rv.Relname, r.name.Schema, rv.Alias)
 	s.items, s.columns, s.open = it.items, it.columns, it.open

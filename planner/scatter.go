@@ -3,6 +3,8 @@ package planner
 import (
 	"fmt"
 	"strings"
+
+	"github.com/shardyard/shardyard/planner/lexer"
 )
 
 // scatter decides whether the answer to a SELECT is what the shards' answers are together, and how they
@@ -212,7 +214,11 @@ func (s *scatter) count(n *node, clause string) (*ValueRef, *Error) {
 			at(s.position(location(unwrap(n))))
 	}
 	if v.Kind == RefLiteral {
-		if text := s.literalText(v.Literal); !plainInteger(text) {
+		text := s.literalText(v.Literal)
+		if decoded, ok := lexer.StringValue(s.sql, s.literals[v.Literal]); ok {
+			text = decoded
+		}
+		if !plainInteger(text) {
 			return nil, refuse("Give a number or a parameter.", "%s with such a value over several shards is not supported", clause)
 		}
 	}

@@ -202,7 +202,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	defer cancel()
 	for len(s.snapshotClients()) > 0 {
 		if !sleep(ctx, 5*time.Millisecond) {
-			s.closeClients(ctx)
+			s.closeClients(context.WithoutCancel(ctx)) // their statements are cancelled though the time is over
 			return fmt.Errorf("drain: %w", ctx.Err())
 		}
 	}

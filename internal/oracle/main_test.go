@@ -56,6 +56,7 @@ const database = "postgres"
 
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		t.Parallel() // what one file changes must not disturb another
 		name := strings.TrimSuffix(filepath.Base(path), ".txt")
 		(&Script{Bed: bed, Database: database, Schema: "case_" + name}).Run(t, path)
 	})

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/datadriven"
 
@@ -67,6 +68,8 @@ func (s *Script) run(ctx context.Context, d *datadriven.TestData) (string, error
 	switch d.Cmd {
 	case "setup":
 		return s.each(d.Input, func(sql string) error { return s.session.Both(ctx, sql) })
+	case "shard":
+		return s.each(d.Input, func(sql string) error { return s.session.Cluster(ctx, sql) })
 	case "plain":
 		return s.each(d.Input, func(sql string) error {
 			_, err := s.session.plain.conn.Exec(ctx, sql)
@@ -113,6 +116,9 @@ func (s *Script) cluster(ctx context.Context, input string) (string, error) {
 	var answer strings.Builder
 	_, err := s.each(input, func(sql string) error {
 		outcome, err := ask(ctx, s.session.turn(), Statement{SQL: sql}, Simple)
+		for deadline := time.Now().Add(changeTimeout); codeOf(outcome) == objectInUse && time.Now().Before(deadline); {
+			outcome, err = ask(ctx, s.session.turn(), Statement{SQL: sql}, Simple)
+		}
 		if err != nil {
 			return err
 		}

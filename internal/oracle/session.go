@@ -188,14 +188,28 @@ func (s *Session) Both(ctx context.Context, sql string) error {
 	return s.Cluster(ctx, sql)
 }
 
-// Cluster runs SQL on the cluster alone: the sharding statements.
+// changeTimeout bounds how long Cluster tries again while something else is being changed.
+const changeTimeout = 30 * time.Second
+
+// Cluster runs SQL on the cluster alone: the sharding statements. It tries again where the router
+// says so because another change is under way (55006): sessions run side by side.
 func (s *Session) Cluster(ctx context.Context, sql string) error {
-	if _, err := s.turn().conn.Exec(ctx, sql); err != nil {
+	for deadline := time.Now().Add(changeTimeout); ; {
+		_, err := s.turn().conn.Exec(ctx, sql)
+		if err == nil {
+			return nil
+		}
 		var reported *pgconn.PgError
-		if errors.As(err, &reported) && reported.Hint != "" {
-			err = fmt.Errorf("%w (hint: %s)", err, reported.Hint)
+		if errors.As(err, &reported) {
+			if reported.Code == objectInUse && time.Now().Before(deadline) {
+				continue
+			}
+			if reported.Hint != "" {
+				err = fmt.Errorf("%w (hint: %s)", err, reported.Hint)
+			}
 		}
 		return fmt.Errorf("on the cluster: %w\n%s", err, sql)
 	}
-	return nil
 }
+
+const objectInUse = "55006"

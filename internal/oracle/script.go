@@ -14,8 +14,25 @@ import (
 	"github.com/shardyard/shardyard/planner/lexer"
 )
 
-// Script runs a file of cases on a bed, in a schema of its own. See testdata/README.md for
-// what a file may say.
+// Script runs a file of cases (cockroachdb/datadriven) on a bed, in a schema of its own. The
+// expected output of a case is its verdict. The directives:
+//
+//	setup     statements that both sides must take
+//	shard     statements that the cluster must take (the sharding statements)
+//	plain     statements that the plain server must take
+//	cluster   statements of the cluster alone; answers with its rows, tags and errors
+//	set       statements that the plain server and every router take, equally
+//	fill      table=t [from=1 to=9]: rows, one INSERT each; {i} is the number
+//	ask       cases, each in every mode; [ordered] their order is fixed, [anymessage] of errors only the SQLSTATE
+//	limit     cases whose LIMIT is not fixed by their order; a line "of SELECT …" has them without it
+//	write     cases that change rows: in two modes they are rolled back, in one they stay
+//	script    statements of one session on one router, all of them in each mode
+//	copyout   COPY … TO STDOUT
+//	copyin    COPY … FROM STDIN, the data in the lines below
+//	contents  compares all tables; so does the end of the file
+//
+// A case begins at the start of a line and goes on in indented lines. Lines like "$1 int8 = 5" behind
+// it are arguments, with the type that the client declares or without; each "$1" begins a further set.
 type Script struct {
 	Bed      *Bed
 	Database string

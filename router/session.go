@@ -401,6 +401,8 @@ func (c *Session) wake(ctx context.Context) {
 
 // terminate ends the session soon, whatever it does. Any goroutine may call it.
 func (c *Session) terminate(ctx context.Context) {
+	// A client that does not read must not keep the session in a write.
+	_ = c.conn.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
 	c.cancel(ctx)
 	c.wake(ctx)
 }

@@ -1,6 +1,7 @@
 package router_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -109,6 +110,32 @@ func TestSettings(t *testing.T) {
 		expect(t, tuned, "SELECT DATE '2024-12-31'", "31/12/2024\nSELECT 1")
 		expect(t, tuned, "SHOW work_mem", "3MB\nSHOW")
 		expect(t, tuned, "SET work_mem = '5MB'; RESET ALL; SHOW work_mem", "SET\nRESET\n3MB\nSHOW")
+		// RESET goes back to what the start-up message said, on the connection too, whatever it had before.
+		expect(t, tuned, "RESET work_mem", "RESET")
+		expect(t, tuned, "SHOW work_mem", "3MB\nSHOW")
+		expect(t, tuned, "SELECT DATE '2024-12-31', current_setting('work_mem')", "31/12/2024|3MB\nSELECT 1")
+		expect(t, tuned, "BEGIN; SET LOCAL work_mem TO DEFAULT; SELECT current_setting('work_mem'); ROLLBACK", "BEGIN\nSET\n3MB\nSELECT 1\nROLLBACK")
+		expect(t, tuned, "SELECT current_setting('work_mem')", "3MB\nSELECT 1")
+	})
+}
+
+// A new session user has not chosen a role, on whatever connection.
+func TestSessionAuthorizationForgetsTheRole(t *testing.T) {
+	eachMode(t, func(t *testing.T, b *bed) {
+		conn := b.connect(0)
+		role := fmt.Sprintf("member%d", beds.Add(1))
+		mustSimple(t, conn, "CREATE ROLE "+role)
+		mustSimple(t, conn, "SET ROLE pg_monitor")
+		mustSimple(t, conn, "RESET ROLE")
+		mustSimple(t, conn, "SET ROLE "+role)
+		mustSimple(t, conn, "RESET ROLE")
+		mustSimple(t, conn, "SET ROLE pg_monitor")
+		mustSimple(t, conn, "SET SESSION AUTHORIZATION "+role)
+		busy := b.connect(0) // takes the connection that was just used
+		mustSimple(t, busy, "BEGIN")
+		mustSimple(t, busy, "SELECT 1")
+		expect(t, conn, "SELECT current_user, session_user", role+"|"+role+"\nSELECT 1")
+		mustSimple(t, busy, "COMMIT")
 	})
 }
 

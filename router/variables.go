@@ -308,6 +308,9 @@ func (c *Session) assign(s *planner.Setting, value string) {
 	} else {
 		c.vars.set(s.Name, value, local)
 	}
+	if s.Name == "session_authorization" {
+		c.vars.reset("role", local) // the new user has not chosen a role yet
+	}
 	c.settingsChanged()
 }
 
@@ -357,20 +360,18 @@ func (c *Session) setOnShard(ctx context.Context, st *planner.Statement, s *plan
 	if outside {
 		return nil
 	}
-	value := s.Value
-	if !s.Default {
-		// Invariant: what a connection has of the session is set for the connection's session, never
-		// LOCAL, so that the same record of it is right after the transaction.
-		rows, err := c.x.Ask(ctx, l, fmt.Sprintf("SELECT pg_catalog.set_config(%[1]s, pg_catalog.current_setting(%[1]s), false)", quote(s.Name)))
-		if err != nil {
-			return err
-		}
-		value = oneValue(rows)
+	// Invariant: what a connection has of the session is set for the connection's session, never
+	// LOCAL, so that the same record of it is right after the transaction. The session's default may be
+	// one of its start-up message, which the server does not know.
+	now := "pg_catalog.current_setting(" + quote(s.Name) + ")"
+	if value, ok := c.vars.base.Get(s.Name); ok && s.Default {
+		now = quote(value)
 	}
-	c.assign(s, value)
-	if s.Default && s.Local || s.Default && c.vars.base.Len() > 0 {
-		return nil // the next statement brings the connection to the session's default
+	rows, err := c.x.Ask(ctx, l, "SELECT pg_catalog.set_config("+quote(s.Name)+", "+now+", false)")
+	if err != nil {
+		return err
 	}
+	c.assign(s, oneValue(rows))
 	l.SetSettings(c.vars.current)
 	return nil
 }

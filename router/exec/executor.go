@@ -173,12 +173,17 @@ func (x *Executor) find(shard directory.ShardID) *Link {
 // Holds reports whether the session holds a connection to the shard.
 func (x *Executor) Holds(shard directory.ShardID) bool { return x.find(shard) != nil }
 
-// AnyHeld is a shard that the session holds a connection to.
+// AnyHeld is a shard that the session holds a connection to: one that the transaction has used, if there is one.
 func (x *Executor) AnyHeld() (directory.ShardID, bool) {
-	for _, l := range x.links {
-		return l.shard, true
+	if len(x.links) == 0 {
+		return "", false
 	}
-	return "", false
+	for _, l := range x.links {
+		if l.used {
+			return l.shard, true
+		}
+	}
+	return x.links[0].shard, true
 }
 
 // Link returns the session's connection to a shard, with the session's settings applied and the
@@ -380,7 +385,13 @@ func (x *Executor) MarkDirty(shard directory.ShardID) {
 }
 
 // SetSettings says which settings a statement of the session left on the connection.
-func (l *Link) SetSettings(have *backend.Settings) { l.conn.SetSettings(have) }
+// In a transaction they are undone with it.
+func (l *Link) SetSettings(have *backend.Settings) {
+	if (l.begun || l.pipelined) && len(l.saved) == 0 {
+		l.saved = append(l.saved, l.conn.Settings())
+	}
+	l.conn.SetSettings(have)
+}
 
 // ParameterStatuses calls yield for each setting that the server reports.
 func (l *Link) ParameterStatuses(yield func(name, value string) bool) {

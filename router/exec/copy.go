@@ -170,13 +170,12 @@ func (x *Executor) cancelRest(ctx context.Context, links []*Link, done func(*Lin
 		if len(l.steps) == 0 || l.conn.Broken() || done != nil && done(l) {
 			continue
 		}
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTimeout)
-		_ = l.conn.Cancel(bounded) // if it cannot be cancelled its answer is read to the end
-		cancel()
+		stop := cancelling(ctx, l.conn.Canceller())
 		for i := range l.steps {
 			l.steps[i].silent = true
 		}
 		_ = x.run(ctx, l) // 57014, or nothing: the first error is the one to tell
+		stop()
 	}
 	x.Idle()
 	return nil

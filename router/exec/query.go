@@ -22,6 +22,10 @@ type QueryOptions struct {
 // Query relays a text of the simple protocol to one shard, and its answer up to ReadyForQuery. An error of
 // the shard is returned, not sent. It may end in the middle, waiting for COPY data: see CopyingIn.
 func (x *Executor) Query(ctx context.Context, l *Link, sql string, o QueryOptions) error {
+	if err := x.cancelHeard(); err != nil {
+		x.Idle()
+		return err
+	}
 	x.Used(l, o.ReadOnly)
 	l.alone = true
 	l.rows.none()

@@ -274,7 +274,7 @@ func (s *Scatter) start(maxRows int32) error {
 		}
 	}
 	s.started = true
-	return nil
+	return s.x.cancelHeard()
 }
 
 // next is the next row of the whole; the source that it came from holds its frame, without a merge.
@@ -338,14 +338,13 @@ func (s *Scatter) fail(ctx context.Context, err error) error {
 		if !src.asked || src.portal.link.conn.Broken() {
 			continue
 		}
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTimeout)
-		_ = src.portal.link.conn.Cancel(bounded) // if it fails the rows are read to the end
-		cancel()
+		stop := cancelling(ctx, src.portal.link.conn.Canceller())
 		for src.asked {
 			if _, _, another := src.read(); another != nil {
 				break // 57014, as asked for: the first error is the one to tell
 			}
 		}
+		stop()
 	}
 	for _, src := range s.sources {
 		if src.portal.link.conn.Broken() {

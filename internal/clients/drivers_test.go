@@ -423,3 +423,39 @@ func cancelUntilHeard(t *testing.T, conn *pgconn.PgConn, ended <-chan error) err
 		}
 	}
 }
+
+// TestErrorOfOneShardEndsTheOthers: the shards that do not fail would sleep on; some may not even have begun when
+// the first one fails, and drop a cancel request that comes so early.
+func TestErrorOfOneShardEndsTheOthers(t *testing.T) {
+	ensureShop(t)
+	holders := make([]int, len(bed.Shards.Shards())) // a customer of each shard
+	for i := range holders {
+		conn, err := pgx.Connect(t.Context(), bed.Shards.ConnString(i, "shop"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = conn.QueryRow(t.Context(), `SELECT id FROM customers ORDER BY id LIMIT 1`).Scan(&holders[i])
+		if err := errors.Join(err, conn.Close(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conn, err := pgx.Connect(t.Context(), routed.url("shop"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+	for round := range 60 {
+		begun := time.Now()
+		_, err := conn.Exec(t.Context(), fmt.Sprintf(
+			`SELECT CASE WHEN id = %[1]d THEN (1 / (id - %[1]d))::text ELSE pg_sleep(65)::text END FROM customers WHERE name IN ('name %[1]d', 'name %[2]d', 'name %[3]d')`,
+			holders[0], holders[1], holders[2]), pgx.QueryExecModeSimpleProtocol)
+		var e *pgconn.PgError
+		if !errors.As(err, &e) || e.Code != "22012" {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		if took := time.Since(begun); took > 3*time.Second {
+			t.Fatalf("round %d: the error came after %s", round, took)
+		}
+	}
+	waitUntilIdle(t, "pg_sleep(65)")
+}

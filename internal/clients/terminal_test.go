@@ -189,6 +189,7 @@ func TestTerminalCtrlC(t *testing.T) {
 		term.enter(`select name from customers where id = 5;`, "shop=*> ")
 		term.enter(`commit;`, "shop=> ")
 		term.press("select 'half")
+		term.await("select 'half")
 		term.press("\x03")
 		term.await("shop=> ")
 		term.enter(`select 2;`, "shop=> ")

@@ -3,5 +3,5 @@
 // the client shows must be the same to the letter.
 //
 // It holds tests only and may import everything. The programs are those of the folder that
-// devcluster.FindBinaries finds.
+// devcluster.FindBinaries finds, or of PATH where that folder has none; a machine without them fails the tests.
 package clients

@@ -90,9 +90,17 @@ func run(t *testing.T, stdin, program string, args ...string) result {
 	return result{Output: string(output), Code: cmd.ProcessState.ExitCode()}
 }
 
+// programPath is the client that belongs to the servers or, where their folder holds only servers, the first in PATH.
+func programPath(program string) string {
+	if path, err := exec.LookPath(program); err == nil && !programs.Has(program) {
+		return path
+	}
+	return programs.Path(program)
+}
+
 // command is a client with an environment that does not depend on the machine's.
 func command(ctx context.Context, program string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, programs.Path(program), args...)
+	cmd := exec.CommandContext(ctx, programPath(program), args...)
 	cmd.Env = []string{"HOME=/nonexistent", "LC_ALL=C.UTF-8", "PATH=" + os.Getenv("PATH"), "PGTZ=UTC", "PGCONNECT_TIMEOUT=10", "TERM=dumb"}
 	cmd.WaitDelay = time.Second
 	return cmd

@@ -64,6 +64,10 @@ type analysis struct {
 
 	// refused is the first reason found against the whole statement.
 	refused *Error
+
+	// homeOnly names an object of the statement that only the home shard has, homeOnlyP is where it stands.
+	homeOnly  string
+	homeOnlyP int
 }
 
 // paramUse is how a parameter of undeclared type is used.
@@ -89,6 +93,8 @@ func newAnalysis(st *Statement, types []uint32, env *Env, root message) *analysi
 			}
 		case *paramRef:
 			a.param(int(m.Number)).occurrences++
+		default:
+			a.noteHomeOnly(m)
 		}
 		return true
 	})

@@ -43,6 +43,10 @@ func (a *analysis) plan(tag string) (*Plan, *Error) {
 	if err := a.checkMix(spread, elsewhere, home); err != nil {
 		return nil, err
 	}
+	if a.homeOnly != "" && len(spread)+len(elsewhere) > 0 {
+		return nil, refuse("Use it in statements on tables of the home shard, or create it on every shard.",
+			"%s exists on the home shard only", a.homeOnly).at(a.position(a.homeOnlyP))
+	}
 	if u := &a.functions; u.central != "" && len(spread)+len(elsewhere) > 0 {
 		return nil, refuse("Call the function in a statement of its own, which runs on the home shard.",
 			"function %s would act on another shard than the home shard", u.central).at(a.position(u.centralP))

@@ -23,6 +23,8 @@ type Data struct {
 	Casts         []Cast
 	// ShardTypes lists the user types of every shard but the home shard.
 	ShardTypes map[directory.ShardID][]ShardType
+	// HomeOnly lists the user-defined objects of the home shard that some other shard does not have.
+	HomeOnly []Object
 	// Unread names the shards that could not be asked.
 	Unread []directory.ShardID
 }
@@ -50,6 +52,7 @@ type Snapshot struct {
 	operators     map[string][]Operator
 	casts         []Cast
 	shardTypes    map[directory.ShardID]*OIDMap
+	homeOnly      map[objectName]struct{}
 	names         *nameIndex
 	ambient       reach
 }
@@ -69,6 +72,10 @@ func New(d Data) *Snapshot {
 		typesByID:     make(map[uint32]*Type, len(d.Types)),
 		operators:     make(map[string][]Operator, len(d.Operators)),
 		casts:         d.Casts,
+		homeOnly:      make(map[objectName]struct{}, len(d.HomeOnly)),
+	}
+	for _, o := range d.HomeOnly {
+		s.homeOnly[objectName{o.Kind, o.Name}] = struct{}{}
 	}
 	for i := range d.Schemas {
 		s.schemas[d.Schemas[i].Name] = &d.Schemas[i]

@@ -43,6 +43,10 @@ func Load(ctx context.Context, m *directory.Map, dial Dialer) (*catalog.Snapshot
 		return nil, fmt.Errorf("begin on home shard %s: %w", m.Home, err)
 	}
 	data, err := read(ctx, conn)
+	var objects []catalog.Object
+	if err == nil {
+		objects, err = readObjects(ctx, conn)
+	}
 	others.wait()
 	if err != nil {
 		return nil, fmt.Errorf("read catalog of %s on home shard %s: %w", m.Database, m.Home, err)
@@ -52,6 +56,7 @@ func Load(ctx context.Context, m *directory.Map, dial Dialer) (*catalog.Snapshot
 	}
 	data.Version, data.Home, data.Database = m.CatalogVersion, m.Home, m.Database
 	data.ShardTypes, data.Unread = others.types, others.unread
+	data.HomeOnly = others.lacking(objects)
 	data.Relations = append(data.Relations, others.missing(data.Relations)...)
 	return catalog.New(*data), nil
 }
@@ -71,6 +76,7 @@ type shardAnswers struct {
 	mu      sync.Mutex
 	group   sync.WaitGroup
 	types   map[directory.ShardID][]catalog.ShardType
+	objects map[directory.ShardID]map[catalog.Object]bool
 	indexes []*catalog.Relation
 	unread  []directory.ShardID
 }
@@ -95,19 +101,23 @@ func (s *shardAnswers) missing(known []*catalog.Relation) []*catalog.Relation {
 }
 
 func readShards(ctx context.Context, m *directory.Map, dial Dialer) *shardAnswers {
-	all := &shardAnswers{types: make(map[directory.ShardID][]catalog.ShardType)}
+	all := &shardAnswers{
+		types:   make(map[directory.ShardID][]catalog.ShardType),
+		objects: make(map[directory.ShardID]map[catalog.Object]bool),
+	}
 	for _, shard := range m.Shards {
 		if shard.ID == m.Home {
 			continue
 		}
 		all.group.Go(func() {
-			types, indexes, err := readShard(ctx, shard, m.Database, dial)
+			types, objects, indexes, err := readShard(ctx, shard, m.Database, dial)
 			all.mu.Lock()
 			defer all.mu.Unlock()
 			if err != nil {
 				all.unread = append(all.unread, shard.ID)
 			}
 			all.types[shard.ID], all.indexes = types, append(all.indexes, indexes...)
+			all.objects[shard.ID] = objects
 		})
 	}
 	return all
@@ -120,14 +130,14 @@ WHERE t.oid >= 12000 AND n.nspname !~ '^pg_(toast|temp)'`
 
 func readShard(
 	ctx context.Context, shard directory.Shard, database string, dial Dialer,
-) (types []catalog.ShardType, indexes []*catalog.Relation, err error) {
+) (types []catalog.ShardType, objects map[catalog.Object]bool, indexes []*catalog.Relation, err error) {
 	conn, err := dial(ctx, shard, database)
 	if err != nil {
 		var refused *pgconn.PgError
 		if errors.As(err, &refused) && refused.Code == "3D000" {
-			return nil, nil, nil // the database is not there yet: no types
+			return nil, nil, nil, nil // the database is not there yet: no types
 		}
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	defer closeConn(ctx, conn)
 	r := newReader()
@@ -139,9 +149,17 @@ func readShard(
 	})
 	queue(batch, indexesQuery, r.index)
 	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return types, r.data.Relations, nil
+	all, err := readObjects(ctx, conn)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	objects = make(map[catalog.Object]bool, len(all))
+	for _, o := range all {
+		objects[o] = true
+	}
+	return types, objects, r.data.Relations, nil
 }
 
 func closeConn(ctx context.Context, conn *pgx.Conn) {

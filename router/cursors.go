@@ -27,6 +27,27 @@ func (c *Session) noteCursor(plan *planner.Plan, shard directoryShard) {
 	c.cursors[plan.Cursor.Name] = cursor{shard: shard, writes: !plan.ReadOnly, hold: plan.Cursor.Hold}
 }
 
+// cursorTaken fails if the name of a DECLARE CURSOR is that of a cursor on another shard than its own. That
+// shard is asked: a cursor may have ended with its savepoint, or never have been opened.
+func (c *Session) cursorTaken(ctx context.Context, plan *planner.Plan, shard directoryShard) error {
+	if plan.Kind != planner.DeclareCursor || !plan.Cursor.Hold && !c.x.InBlock() && !c.x.InImplicitBlock() {
+		return nil
+	}
+	at, ok := c.cursors[plan.Cursor.Name]
+	if !ok || at.shard == shard || !c.x.Holds(at.shard) {
+		return nil
+	}
+	l, err := c.x.Link(ctx, at.shard)
+	if err != nil {
+		return err
+	}
+	rows, err := c.x.Ask(ctx, l, "SELECT 1 FROM pg_catalog.pg_cursors WHERE name OPERATOR(pg_catalog.=) "+quote(plan.Cursor.Name))
+	if err != nil || len(rows) == 0 {
+		return err
+	}
+	return pgerr.Newf("42P03", "cursor %q already exists", plan.Cursor.Name)
+}
+
 // cursorShard is where a FETCH, MOVE or CLOSE goes; ok is false if no cursor says so.
 func (c *Session) cursorShard(plan *planner.Plan) (shard directoryShard, ok bool, err error) {
 	switch {

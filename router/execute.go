@@ -118,6 +118,9 @@ func (c *Session) sendRows(r result, end func([]byte) []byte) error {
 // executeOn runs a portal on its shard.
 func (c *Session) executeOn(ctx context.Context, p *portal, maxRows int32) error {
 	l := p.bound.Link()
+	if err := c.cursorTaken(ctx, p.plan, l.Shard()); err != nil {
+		return err
+	}
 	if err := c.x.Focus(ctx, l); err != nil {
 		return err
 	}

@@ -150,6 +150,9 @@ func (c *Session) relay(ctx context.Context, text string, plan *planner.Plan, ta
 		}
 	}
 	shard := target.Shards[0]
+	if err := c.cursorTaken(ctx, plan, shard); err != nil {
+		return err
+	}
 	l, err := c.x.Link(ctx, shard)
 	if err != nil {
 		return err

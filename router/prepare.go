@@ -2,6 +2,8 @@ package router
 
 import (
 	"context"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner"
@@ -21,19 +23,22 @@ func (c *Session) prepareSQL(ctx context.Context, st *planner.Statement, p *plan
 	if _, taken := c.statements[p.Name]; taken {
 		return pgerr.Newf("42P05", "prepared statement %q already exists", p.Name)
 	}
-	types, err := c.namedTypes(ctx, p)
+	types, err := c.namedTypes(ctx, st, p)
 	if err != nil {
 		return err
 	}
+	before := st.Chars + utf8.RuneCountInString(st.Text[:p.Offset])
 	prepared, err := c.newStatement(ctx, p.Name, p.Text, types)
 	if err != nil {
-		return err
+		return movedBy(err, before)
 	}
 	if prepared.empty || c.isLocal(prepared.plan) {
 		return pgerr.New("42601", "PREPARE takes only SELECT, INSERT, UPDATE, DELETE, MERGE and VALUES")
 	}
-	prepared.sent.NoPosition = true
 	l, sent, err := c.describer(ctx, prepared)
+	if err == nil {
+		err = c.x.Drain(ctx, l) // what it owes of other statements is none of this one's errors
+	}
 	if err != nil {
 		return err
 	}
@@ -44,6 +49,8 @@ func (c *Session) prepareSQL(ctx context.Context, st *planner.Statement, p *plan
 			err = c.x.Drain(ctx, l)
 		}
 	}
+	err = movedBy(err, before)
+	prepared.sent.NoPosition = true // from here on the client sends EXECUTE
 	if err == nil {
 		c.statements[p.Name] = prepared
 	}
@@ -51,8 +58,21 @@ func (c *Session) prepareSQL(ctx context.Context, st *planner.Statement, p *plan
 	return err
 }
 
+// movedBy moves the position of an error, if it has one, by a number of characters.
+func movedBy(err error, chars int) error {
+	if err == nil {
+		return nil
+	}
+	e := pgerr.Of(err)
+	if e.Position == 0 {
+		return err
+	}
+	// The cause is dropped: by it shifted would move the error again.
+	return e.At(int(e.Position) + chars).Because(nil)
+}
+
 // namedTypes finds the OIDs of the parameter types, on the home shard where they are not built in.
-func (c *Session) namedTypes(ctx context.Context, p *planner.PrepareData) ([]uint32, error) {
+func (c *Session) namedTypes(ctx context.Context, st *planner.Statement, p *planner.PrepareData) ([]uint32, error) {
 	types := append([]uint32(nil), p.Types...)
 	for i, oid := range types {
 		if oid != 0 || p.Named[i] == "unknown" {
@@ -64,11 +84,39 @@ func (c *Session) namedTypes(ctx context.Context, p *planner.PrepareData) ([]uin
 		}
 		rows, err := c.x.Ask(ctx, l, "SELECT "+quote(p.Named[i])+"::pg_catalog.regtype::pg_catalog.oid")
 		if err != nil {
+			if e := pgerr.Of(err); e.Position != 0 {
+				err = e.At(typePosition(st, i))
+			}
 			return nil, err
 		}
 		types[i] = parseOID(oneValue(rows))
 	}
 	return types, nil
+}
+
+// typePosition is where the n-th parameter type of a PREPARE stands in the client's text; 0 if it is not found.
+func typePosition(st *planner.Statement, n int) int {
+	lex := lexer.New(st.Text)
+	depth, behind := 0, false // behind the parenthesis or comma in front of the type
+	for {
+		token, ok := lex.Next()
+		switch {
+		case !ok:
+			return 0
+		case behind && n == 0:
+			return st.Chars + utf8.RuneCountInString(st.Text[:token.Start]) + 1
+		case token.IsPunct(st.Text, '('):
+			depth++
+			behind = depth == 1
+		case token.IsPunct(st.Text, ')'):
+			depth--
+		case token.IsPunct(st.Text, ',') && depth == 1:
+			n--
+			behind = true
+		default:
+			behind = false
+		}
+	}
 }
 
 func parseOID(text string) uint32 {
@@ -162,7 +210,23 @@ func (c *Session) simpleExecute(ctx context.Context, outer *planner.Statement, p
 	if err != nil {
 		return err
 	}
-	return c.relay(ctx, text, st.plan, target, exec.QueryOptions{NoPosition: true, ReadOnly: st.plan.ReadOnly})
+	arguments := argumentText(outer.Text)
+	first := outer.Chars + utf8.RuneCountInString(strings.TrimSuffix(outer.Text, arguments))
+	sentFirst := utf8.RuneCountInString(strings.TrimSuffix(text, arguments))
+	err = c.relay(ctx, text, st.plan, target, exec.QueryOptions{Shift: first - sentFirst, ReadOnly: st.plan.ReadOnly})
+	return positionWithin(err, first, first+utf8.RuneCountInString(arguments))
+}
+
+// positionWithin drops the position of an EXECUTE's error that is not in its arguments: it is one in the
+// statement that was prepared.
+func positionWithin(err error, first, end int) error {
+	if err == nil {
+		return nil
+	}
+	if e := pgerr.Of(err); e.Position != 0 && (int(e.Position) <= first || int(e.Position) > end) {
+		return e.At(0)
+	}
+	return err
 }
 
 // executeText is the EXECUTE for a link: it names the statement as that server knows it.

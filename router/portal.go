@@ -207,6 +207,7 @@ func (c *Session) bindOn(ctx context.Context, p *portal, shard directory.ShardID
 	}
 	p.bound.SetReadOnly(c.readOnly(st.plan))
 	p.bound.SetNoPosition(sent.NoPosition)
+	p.bound.SetPart(sent.Part)
 	c.x.Bind(l, &p.bound, p.name, name, tail, true)
 	c.x.DescribeRows(&p.bound, &p.bind)
 	return nil

@@ -210,23 +210,18 @@ func (c *Session) simpleExecute(ctx context.Context, outer *planner.Statement, p
 	if err != nil {
 		return err
 	}
-	arguments := argumentText(outer.Text)
-	first := outer.Chars + utf8.RuneCountInString(strings.TrimSuffix(outer.Text, arguments))
-	sentFirst := utf8.RuneCountInString(strings.TrimSuffix(text, arguments))
-	err = c.relay(ctx, text, st.plan, target, exec.QueryOptions{Shift: first - sentFirst, ReadOnly: st.plan.ReadOnly})
-	return positionWithin(err, first, first+utf8.RuneCountInString(arguments))
+	return c.relay(ctx, text, st.plan, target, exec.QueryOptions{Part: argumentPart(outer, text), ReadOnly: st.plan.ReadOnly})
 }
 
-// positionWithin drops the position of an EXECUTE's error that is not in its arguments: it is one in the
-// statement that was prepared.
-func positionWithin(err error, first, end int) error {
-	if err == nil {
-		return nil
+// argumentPart is where the arguments of an EXECUTE stand in the text for a shard. An error elsewhere is one in
+// the statement that was prepared.
+func argumentPart(outer *planner.Statement, sent string) *exec.Part {
+	arguments := argumentText(outer.Text)
+	return &exec.Part{
+		Start:  utf8.RuneCountInString(strings.TrimSuffix(sent, arguments)),
+		Length: utf8.RuneCountInString(arguments),
+		Client: outer.Chars + utf8.RuneCountInString(strings.TrimSuffix(outer.Text, arguments)),
 	}
-	if e := pgerr.Of(err); e.Position != 0 && (int(e.Position) <= first || int(e.Position) > end) {
-		return e.At(0)
-	}
-	return err
 }
 
 // executeText is the EXECUTE for a link: it names the statement as that server knows it.
@@ -306,7 +301,7 @@ func (c *Session) rewriteExecute(ctx context.Context, l *link, outer *statement)
 	}
 	c.nextID += 2
 	sent := c.statementFor(c.nextID, "", text, nil)
-	sent.NoPosition = true
+	sent.Part = argumentPart(&outer.parsed, text)
 	outer.sent.Parsed = true
 	return &sent, nil
 }

@@ -131,8 +131,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		case <-outer.Done():
 		}
 	}
-	s.closeClients(ctx)
-	s.work.Wait()
+	s.endClients(ctx)
 	cancel()
 	s.following.Wait()
 	return err
@@ -225,6 +224,36 @@ func (s *Server) closeClients(ctx context.Context) {
 	s.mu.Unlock()
 	for _, c := range s.snapshotClients() {
 		c.terminate(ctx)
+	}
+}
+
+// A client that is told to end does so when its statement is cancelled, which is tried every endRetry; after
+// endGrace its server connections are cut, for a shard that hangs answers no cancel.
+const (
+	endRetry = 500 * time.Millisecond
+	endGrace = 5 * time.Second
+)
+
+// endClients ends all clients and waits for their goroutines.
+func (s *Server) endClients(ctx context.Context) {
+	ended := make(chan struct{})
+	go func() { s.work.Wait(); close(ended) }()
+	retry, grace := time.NewTicker(endRetry), time.NewTimer(endGrace)
+	defer retry.Stop()
+	defer grace.Stop()
+	within, cancel := context.WithTimeout(ctx, endGrace)
+	defer cancel()
+	for {
+		s.closeClients(within)
+		select {
+		case <-ended:
+			return
+		case <-retry.C:
+		case <-grace.C:
+			s.pools.TerminateAll("")
+			<-ended
+			return
+		}
 	}
 }
 

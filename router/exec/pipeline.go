@@ -25,6 +25,8 @@ type Statement struct {
 	Meaning string
 	// NoPosition: Text is not what the client sent.
 	NoPosition bool
+	// Part, unless nil, is all of Text that the client sent.
+	Part *Part
 	// Parsed: a shard accepted it, in answer to the client's Parse.
 	Parsed bool
 }
@@ -38,6 +40,7 @@ type Portal struct {
 	// readOnly is that of its plan.
 	readOnly   bool
 	noPosition bool
+	part       *Part
 }
 
 // AdoptPortal is a portal that the shard has already: a cursor that SQL declared.
@@ -103,7 +106,7 @@ func (x *Executor) sendParse(ctx context.Context, l *Link, st *Statement, name s
 	l.out = l.conn.AppendCloses(l.out)
 	l.pipelined = true
 	l.out = wire.AppendParse(l.out, name, st.Text, types)
-	l.steps = append(l.steps, step{kind: stepParse, key: st.Key, silent: !answer, noPosition: st.NoPosition, statement: st})
+	l.steps = append(l.steps, step{kind: stepParse, key: st.Key, silent: !answer, noPosition: st.NoPosition, part: st.Part, statement: st})
 	if !other {
 		return nil
 	}
@@ -124,7 +127,7 @@ func (x *Executor) Bind(l *Link, p *Portal, portal, statement string, tail []byt
 	p.rows.none()
 	l.pipelined = true
 	l.out = wire.AppendBindTail(l.out, portal, statement, tail)
-	l.steps = append(l.steps, step{kind: stepBind, silent: !answer, noPosition: p.noPosition})
+	l.steps = append(l.steps, step{kind: stepBind, silent: !answer, noPosition: p.noPosition, part: p.part})
 }
 
 // DescribeRows asks for the description of a portal for our own use, where its rows may have to be translated.
@@ -143,7 +146,7 @@ func (x *Executor) describePortal(p *Portal, silent bool, seen *Description) {
 	p.link.out = wire.AppendDescribe(p.link.out, wire.ObjectPortal, p.name)
 	p.link.pipelined = true
 	p.link.steps = append(p.link.steps,
-		step{kind: stepDescribe, silent: silent, rows: &p.rows, seen: seen, noPosition: p.noPosition})
+		step{kind: stepDescribe, silent: silent, rows: &p.rows, seen: seen, noPosition: p.noPosition, part: p.part})
 }
 
 // DescribeStatement describes a statement, to the client unless silent. What was said is in seen after Drain.
@@ -160,7 +163,7 @@ func (x *Executor) Execute(p *Portal, maxRows int32) {
 	l.alone = true
 	l.pipelined = true
 	l.out = wire.AppendExecute(l.out, p.name, maxRows)
-	l.steps = append(l.steps, step{kind: stepExecute, rows: &p.rows, noPosition: p.noPosition})
+	l.steps = append(l.steps, step{kind: stepExecute, rows: &p.rows, noPosition: p.noPosition, part: p.part})
 }
 
 // ClosePortal closes a bound portal; answer: the client waits for the CloseComplete.
@@ -173,6 +176,9 @@ func (x *Executor) ClosePortal(p *Portal, answer bool) {
 
 // SetReadOnly says what Execute may assume of the portal.
 func (p *Portal) SetReadOnly(readOnly bool) { p.readOnly = readOnly }
+
+// SetPart says what of the text that the shard got the client sent; nil: all.
+func (p *Portal) SetPart(part *Part) { p.part = part }
 
 // SetNoPosition says that the shard got another text than the client sent.
 func (p *Portal) SetNoPosition(no bool) { p.noPosition = no }

@@ -14,6 +14,8 @@ type QueryOptions struct {
 	Shift int
 	// NoPosition: the text is not what the client sent.
 	NoPosition bool
+	// Part, unless nil, is all of the text that the client sent.
+	Part     *Part
 	ReadOnly   bool
 	// Silent keeps the answer from the client.
 	Silent bool
@@ -30,7 +32,7 @@ func (x *Executor) Query(ctx context.Context, l *Link, sql string, o QueryOption
 	l.alone = true
 	l.rows.none()
 	l.unnamed = 0
-	x.queueQuery(l, sql, step{kind: stepQuery, shift: o.Shift, noPosition: o.NoPosition, silent: o.Silent})
+	x.queueQuery(l, sql, step{kind: stepQuery, shift: o.Shift, noPosition: o.NoPosition, part: o.Part, silent: o.Silent})
 	err := x.run(ctx, l)
 	if x.copyIn == nil {
 		err = x.afterQuery(ctx, l, err)

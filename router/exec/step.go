@@ -36,6 +36,8 @@ type step struct {
 	shift     int        // characters in front of the statement in the client's text: added to error positions
 	// noPosition: the server got another text than the client sent, so positions mean nothing.
 	noPosition bool
+	// part, unless nil, is what of the text the client sent: positions elsewhere mean nothing.
+	part *Part
 	// seen, if set, gets the description that answers stepStatement or stepDescribe, and how the
 	// execution ended.
 	seen *Description
@@ -267,7 +269,7 @@ func (x *Executor) relay(raw []byte, silent bool) error {
 }
 
 func (x *Executor) relayNotice(s *step, frame wire.Frame) error {
-	if s.shift == 0 && !s.noPosition || wire.ErrorField(frame.Body, wire.FieldPosition) == nil {
+	if s.shift == 0 && !s.noPosition && s.part == nil || wire.ErrorField(frame.Body, wire.FieldPosition) == nil {
 		return x.out.Append(frame.Raw)
 	}
 	notice := pgerr.FromShard(frame.Body)
@@ -281,7 +283,7 @@ func (l *Link) serverError(body []byte, s *step) *pgerr.Error {
 	if e.IsFatal() {
 		e = e.AsError()
 	}
-	if e.Position != 0 && (s.shift != 0 || s.noPosition) {
+	if e.Position != 0 && (s.shift != 0 || s.noPosition || s.part != nil) {
 		e = e.At(movedPosition(e, s))
 	}
 	return e
@@ -291,7 +293,24 @@ func movedPosition(e *pgerr.Error, s *step) int {
 	if s.noPosition || e.Position == 0 {
 		return 0
 	}
+	if s.part != nil {
+		return s.part.moved(int(e.Position))
+	}
 	return int(e.Position) + s.shift
+}
+
+// Part is the part of a text for a shard that the client sent; all in characters.
+type Part struct {
+	Start, Length int // in the shard's text; Start from 0
+	Client        int // its start in the client's text, from 0
+}
+
+// moved is a position in the shard's text as one in the client's, 0 if it is not in the part.
+func (p *Part) moved(position int) int {
+	if at := position - p.Start; at >= 1 && at <= p.Length {
+		return p.Client + at
+	}
+	return 0
 }
 
 // Drain reads everything that the link still owes. Without a Sync: the implicit transaction stays open.

@@ -16,7 +16,7 @@ type QueryOptions struct {
 	NoPosition bool
 	// Part, unless nil, is all of the text that the client sent.
 	Part     *Part
-	ReadOnly   bool
+	ReadOnly bool
 	// Silent keeps the answer from the client.
 	Silent bool
 }

@@ -17,7 +17,9 @@ func (a *analysis) noteHomeOnly(m message) {
 	if a.homeOnly != "" || !a.env.Catalog.AnyHomeOnly() {
 		return
 	}
-	kind, list, at := catalog.ObjectKind(0), []*node(nil), int32(0)
+	var kind catalog.ObjectKind
+	var list []*node
+	var at int32
 	switch m := m.(type) {
 	case *funcCall:
 		kind, list, at = catalog.FunctionObject, m.Funcname, m.Location

@@ -36,11 +36,14 @@ func (a *analysis) noteHomeOnly(m message) {
 	if !ok || len(parts) == 0 || len(parts) > 1 && parts[0] == "pg_catalog" {
 		return
 	}
-	name := parts[len(parts)-1]
+	schema, name := "", parts[len(parts)-1]
+	if len(parts) > 1 {
+		schema = parts[len(parts)-2]
+	}
 	if kind == catalog.OperatorObject && len(parts) == 1 && strings.Contains(builtinOperators, " "+name+" ") {
 		return
 	}
-	if a.env.Catalog.HomeOnly(kind, name) {
+	if a.env.Catalog.HomeOnly(kind, schema, name, a.path) {
 		a.homeOnly, a.homeOnlyP = kind.String()+" "+name, int(at)
 	}
 }

@@ -107,7 +107,7 @@ func (c *Session) bindPortal(ctx context.Context, p *portal) error {
 	if st.plan.ParseOnly && c.view.sharded() {
 		return c.parseOnly(ctx, &st.parsed)
 	}
-	target, err := c.targets(p)
+	target, err := c.targets(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func (c *Session) answerBind(st *statement) error {
 	return nil
 }
 
-func (c *Session) targets(p *portal) (planner.Target, error) {
+func (c *Session) targets(ctx context.Context, p *portal) (planner.Target, error) {
 	st := p.st
 	types := st.sent.Types
 	if st.described.Parameters != nil {
@@ -161,7 +161,7 @@ func (c *Session) targets(p *portal) (planner.Target, error) {
 		}
 	}
 	if st.plan.Kind == planner.Execute {
-		return c.executeTargets(st)
+		return c.executeTargets(ctx, st)
 	}
 	return c.targetOf(st.plan, planner.Args{
 		Map: c.view.partitions, Statement: &st.parsed, Params: p.bind.Params, Formats: p.bind.Formats, Types: types,

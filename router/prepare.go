@@ -276,9 +276,13 @@ func executeName(plan *planner.Plan) string {
 }
 
 // executeTargets routes an EXECUTE of the extended protocol.
-func (c *Session) executeTargets(outer *statement) (planner.Target, error) {
+func (c *Session) executeTargets(ctx context.Context, outer *statement) (planner.Target, error) {
 	st, err := c.find([]byte(outer.plan.Execute.Name))
 	if err != nil {
+		return planner.Target{}, err
+	}
+	// The map may have changed since the statement was prepared, or was run last.
+	if err := c.replan(ctx, st); err != nil {
 		return planner.Target{}, err
 	}
 	target, _, err := c.routeExecute(st, outer.plan.Execute)

@@ -140,7 +140,7 @@ func (s *Script) cluster(ctx context.Context, input string) (string, error) {
 			return err
 		}
 		if outcome.Err != nil {
-			fmt.Fprintf(&answer, "error %s: %s\n", outcome.Err.Code, outcome.Err.Message)
+			fmt.Fprintf(&answer, "error %s: %s\n", outcome.Err.Code, stable(outcome.Err.Message))
 			return nil
 		}
 		for _, row := range outcome.Rows {
@@ -283,7 +283,7 @@ func (s *Script) copyOut(ctx context.Context, d *datadriven.TestData) (string, e
 		}
 		var v variants
 		if message, refused := refusal(cluster); refused {
-			v.add("copy", Verdict{Refused: message})
+			v.add("copy", Verdict{Refused: stable(message)})
 		} else {
 			plain, err := copyFrom(ctx, s.session.plain, sql)
 			if err != nil {

@@ -65,7 +65,7 @@ func (s *Session) Ask(ctx context.Context, st Statement, mode Mode) (Verdict, er
 		return Verdict{}, err
 	}
 	if message, refused := refusal(cluster); refused {
-		return Verdict{Refused: message, Cluster: cluster}, s.failPlain(ctx)
+		return Verdict{Refused: stable(message), Cluster: cluster}, s.failPlain(ctx)
 	}
 	plain, err := ask(ctx, s.plain, st, mode)
 	if err != nil {

@@ -32,17 +32,19 @@ type Object struct {
 	Schema, Name string
 }
 
-type objectName struct {
-	kind ObjectKind
-	name string
-}
-
 // AnyHomeOnly reports whether HomeOnly is true of anything.
 func (s *Snapshot) AnyHomeOnly() bool { return len(s.homeOnly) > 0 }
 
-// HomeOnly reports whether the home shard has an object of the kind and name, in whatever schema, that some
-// other shard lacks: a statement that names it can run on the home shard only.
-func (s *Snapshot) HomeOnly(kind ObjectKind, name string) bool {
-	_, ok := s.homeOnly[objectName{kind, name}]
-	return ok
+// HomeOnly reports whether the name may mean an object that the home shard has and some other shard lacks: a
+// statement that names it can run on the home shard only. Without a schema the name is looked for in all of the path.
+func (s *Snapshot) HomeOnly(kind ObjectKind, schema, name string, path []string) bool {
+	if schema != "" {
+		path = []string{schema}
+	}
+	for _, schema := range path {
+		if _, ok := s.homeOnly[Object{kind, schema, name}]; ok {
+			return true
+		}
+	}
+	return false
 }

@@ -52,7 +52,7 @@ type Snapshot struct {
 	operators     map[string][]Operator
 	casts         []Cast
 	shardTypes    map[directory.ShardID]*OIDMap
-	homeOnly      map[objectName]struct{}
+	homeOnly      map[Object]struct{}
 	names         *nameIndex
 	ambient       reach
 }
@@ -72,10 +72,10 @@ func New(d Data) *Snapshot {
 		typesByID:     make(map[uint32]*Type, len(d.Types)),
 		operators:     make(map[string][]Operator, len(d.Operators)),
 		casts:         d.Casts,
-		homeOnly:      make(map[objectName]struct{}, len(d.HomeOnly)),
+		homeOnly:      make(map[Object]struct{}, len(d.HomeOnly)),
 	}
 	for _, o := range d.HomeOnly {
-		s.homeOnly[objectName{o.Kind, o.Name}] = struct{}{}
+		s.homeOnly[o] = struct{}{}
 	}
 	for i := range d.Schemas {
 		s.schemas[d.Schemas[i].Name] = &d.Schemas[i]

@@ -122,6 +122,9 @@ func (v *variables) reset(name string, local bool) {
 		if value, ok := v.base.Get(name); ok {
 			return s.With(name, value)
 		}
+		if strings.Contains(name, ".") {
+			return s.With(name, "") // as Postgres leaves a custom setting; a connection that never had it knows no such name
+		}
 		return s.Without(name)
 	}
 	v.current = restore(v.current)

@@ -187,7 +187,7 @@ func (c *Session) discard(ctx context.Context, st *planner.Statement, what strin
 		c.x.Unpin()
 		c.x.Idle()
 		c.temps, c.tempsOld = nil, false
-		c.vars.current, c.vars.persistent = c.vars.base, c.vars.base
+		c.vars.resetAll()
 		c.settingsChanged()
 		clear(c.statements)
 		clear(c.cursors)

@@ -122,8 +122,8 @@ func (v *variables) reset(name string, local bool) {
 		if value, ok := v.base.Get(name); ok {
 			return s.With(name, value)
 		}
-		if strings.Contains(name, ".") {
-			return s.With(name, "") // as Postgres leaves a custom setting; a connection that never had it knows no such name
+		if isCustom(name) {
+			return s.With(name, "")
 		}
 		return s.Without(name)
 	}
@@ -131,6 +131,26 @@ func (v *variables) reset(name string, local bool) {
 	if !local {
 		v.persistent = restore(v.persistent)
 	}
+}
+
+// isCustom reports whether a setting is one of the application's own (app.tenant). Postgres leaves it empty when
+// it is reset, where a connection that never had it knows no such name.
+func isCustom(name string) bool { return strings.Contains(name, ".") }
+
+// resetAll gives every setting its default but those named.
+func (v *variables) resetAll(keep ...string) {
+	next := v.base
+	v.current.All(func(name, value string) bool {
+		_, based := v.base.Get(name)
+		switch {
+		case slices.Contains(keep, name):
+			next = next.With(name, value)
+		case isCustom(name) && !based:
+			next = next.With(name, "")
+		}
+		return true
+	})
+	v.current, v.persistent = next, next
 }
 
 func (v *variables) begin() {
@@ -288,7 +308,10 @@ func (c *Session) runSet(ctx context.Context, st *planner.Statement, s *planner.
 	case "transaction_isolation", "transaction_read_only", "transaction_deferrable":
 		return c.setTransactionVariable(ctx, s)
 	case "":
-		return c.resetAll(ctx, st)
+		c.saveForPipeline()
+		c.vars.resetAll("role", "session_authorization")
+		c.settingsChanged()
+		return nil
 	case "session characteristics":
 		return c.setCharacteristics(ctx, st)
 	}
@@ -406,20 +429,6 @@ func (c *Session) setTransactionVariable(ctx context.Context, s *planner.Setting
 		return pgerr.Newf("22023", "invalid value for parameter %q: %q", s.Name, s.Value)
 	}
 	return c.x.SetModes(ctx, modes)
-}
-
-func (c *Session) resetAll(ctx context.Context, st *planner.Statement) error {
-	keep := []string{"role", "session_authorization"} // RESET ALL leaves them
-	next := c.vars.base
-	for _, name := range keep {
-		if value, ok := c.vars.current.Get(name); ok {
-			next = next.With(name, value)
-		}
-	}
-	c.saveForPipeline()
-	c.vars.current, c.vars.persistent = next, next
-	c.settingsChanged()
-	return nil
 }
 
 // setCharacteristics is SET SESSION CHARACTERISTICS AS TRANSACTION …: it sets the defaults of new transactions.

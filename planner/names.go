@@ -65,16 +65,3 @@ func figure(n *node) (name string, strong bool) {
 	}
 	return unknownName, true
 }
-
-// plainInteger reports whether a text is a decimal integer that an int8 can hold.
-func plainInteger(text string) bool {
-	if text == "" || len(text) > 18 {
-		return false
-	}
-	for i := range len(text) {
-		if (text[i] < '0' || text[i] > '9') && !(i == 0 && text[i] == '-' && len(text) > 1) {
-			return false
-		}
-	}
-	return true
-}

@@ -3,8 +3,6 @@ package planner
 import (
 	"fmt"
 	"strings"
-
-	"github.com/shardyard/shardyard/planner/lexer"
 )
 
 // scatter decides whether the answer to a SELECT is what the shards' answers are together, and how they
@@ -212,15 +210,6 @@ func (s *scatter) count(n *node, clause string) (*ValueRef, *Error) {
 	if v.Kind == RefParam && v.Inferred && !s.sure(v.Param) {
 		return nil, refuse("Declare the parameter's type as bigint.", "the type of parameter $%d of %s is not certain", v.Param, clause).
 			at(s.position(location(unwrap(n))))
-	}
-	if v.Kind == RefLiteral {
-		text := s.literalText(v.Literal)
-		if decoded, ok := lexer.StringValue(s.sql, s.literals[v.Literal]); ok {
-			text = decoded
-		}
-		if !plainInteger(text) {
-			return nil, refuse("Give a number or a parameter.", "%s with such a value over several shards is not supported", clause)
-		}
 	}
 	return &v, nil
 }

@@ -169,8 +169,11 @@ func (pl *Plan) spread(a *Args, shards []directory.ShardID) (Target, error) {
 		if count == nil {
 			continue
 		}
-		n, null, ok := count.Number(*a)
-		if !ok || !null && n < 0 {
+		_, err := count.scalar(a)
+		if errors.Is(err, directory.ErrUncertain) {
+			return Target{}, refuse("Give a number or a parameter.", "LIMIT or OFFSET with such a value over several shards is not supported")
+		}
+		if n, null, ok := count.Number(*a); err != nil || !ok || !null && n < 0 {
 			return one(a.Map, shards[0]) // a shard says what is wrong with it
 		}
 	}

@@ -253,18 +253,10 @@ func (c *Session) scatterExecute(ctx context.Context, st *statement, target plan
 		sent = c.statementFor(st.sent.ID+1, st.name, st.plan.SQL, st.sent.Types)
 	}
 	sent.NoPosition = true
-	scatter, err := c.openScatter(ctx, st.plan, exec.ScatterRequest{
+	return c.scatterWhole(ctx, st.plan, exec.ScatterRequest{
 		Shards: target.Shards, Statement: &sent, Meaning: c.meaning(), Bind: &wire.Bind{Params: args.Params},
 		Types: st.described.Parameters, Merge: st.plan.Merge, Tag: st.plan.Tag,
 	}, args)
-	if err == nil {
-		c.out.Put(func(dst []byte) []byte { return wire.AppendFrame(dst, wire.TypeRowDescription, scatter.Columns()) })
-		err = scatter.Run(ctx, 0)
-	}
-	if synced := c.x.Sync(ctx, err != nil); err == nil {
-		err = synced
-	}
-	return err
 }
 
 // executeName is the statement that an EXECUTE names; no statement has the empty name of another plan.

@@ -207,6 +207,11 @@ func (c *Session) simpleScatter(ctx context.Context, st *planner.Statement, plan
 		Meaning:   c.vars.meaning,
 		Statement: &exec.Statement{ID: c.nextID, Text: text, NoPosition: !own, Settings: c.vars.current, Meaning: c.vars.meaning},
 	}
+	return c.scatterWhole(ctx, plan, request, args)
+}
+
+// scatterWhole runs a read of several shards to its end, for a Query.
+func (c *Session) scatterWhole(ctx context.Context, plan *planner.Plan, request exec.ScatterRequest, args planner.Args) error {
 	scatter, err := c.openScatter(ctx, plan, request, args)
 	if err == nil {
 		c.out.Put(func(dst []byte) []byte { return wire.AppendFrame(dst, wire.TypeRowDescription, scatter.Columns()) })

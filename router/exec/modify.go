@@ -1,0 +1,421 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/router/pgerr"
+	"github.com/shardyard/shardyard/router/wire"
+)
+
+// maxReturned bounds the bytes of RETURNING rows, and of notices, that wait in memory until every shard has
+// run its piece to the end. Beyond it rows go to the client before that; where they cannot, because the
+// client asked for a part of them only, the statement fails with 54000.
+const maxReturned = 16 << 20
+
+// Piece is what one shard runs of a statement that writes on several.
+type Piece struct {
+	Shard     directory.ShardID
+	Statement *Statement
+	// Bind holds the values and formats. The formats of the result must be alike in all pieces.
+	Bind *wire.Bind
+	// Types are the parameters' types (home's OIDs) where known, for the OIDs within binary values.
+	Types []uint32
+	// Shift is added to error positions, unless Statement.NoPosition.
+	Shift int
+}
+
+// ModifyRequest is a statement that writes on several shards.
+type ModifyRequest struct {
+	// Pieces have a shard of their own each.
+	Pieces []Piece
+	// Meaning is the session's, as for Parse.
+	Meaning string
+	// Portal is the client's name of the portal; the shards' portals have the same.
+	Portal string
+}
+
+// Modification is a statement that writes on several shards: bound on each of them by Modify, run by Run.
+// It belongs to the goroutine of its Executor. Between two calls nothing is in flight.
+type Modification struct {
+	x       *Executor
+	request ModifyRequest
+	parts   []*part
+	columns []byte       // body of the client's RowDescription; nil: it returns no rows
+	held    atomic.Int64 // bytes of rows and notices that the parts keep
+	started bool
+	current int // part that rows are taken from
+	scratch []byte
+}
+
+// Modify binds a statement on all its shards at once and learns the description of its rows. The caller has
+// seen to it that the shards commit together: it is in a transaction block, an implicit one (BeginImplicit)
+// or a pipeline that Sync ends. After an error the transaction has failed: nothing of the statement may be
+// committed. An error of a shard is returned whole.
+func (x *Executor) Modify(ctx context.Context, r ModifyRequest) (*Modification, error) {
+	m := &Modification{x: x, request: r}
+	var failed error
+	for i := range r.Pieces {
+		if failed = m.open(ctx, &r.Pieces[i]); failed != nil {
+			break
+		}
+	}
+	for _, p := range m.parts { // all of them, so that none owes an answer when one fails
+		if err := x.Drain(ctx, p.portal.link); err != nil && failed == nil {
+			failed = err
+		}
+	}
+	if failed == nil {
+		failed = m.describe()
+	}
+	if failed != nil {
+		return nil, failed
+	}
+	return m, nil
+}
+
+func (m *Modification) open(ctx context.Context, piece *Piece) error {
+	x := m.x
+	if slices.ContainsFunc(m.parts, func(p *part) bool { return p.portal.link.shard == piece.Shard }) {
+		return pgerr.Newf(pgerr.InternalError, "shard %s has two pieces of a statement", piece.Shard)
+	}
+	l, err := x.linkWithoutFocus(ctx, piece.Shard)
+	if err != nil {
+		return err
+	}
+	bind, err := x.bindFor(l, piece)
+	if err != nil {
+		return err
+	}
+	before := len(l.steps)
+	name, err := x.Parse(ctx, l, piece.Statement, false, m.request.Meaning)
+	if err != nil {
+		return err
+	}
+	p := &part{x: x, held: &m.held, step: step{shift: piece.Shift, noPosition: piece.Statement.NoPosition, part: piece.Statement.Part}}
+	p.portal.link, p.portal.name = l, m.request.Portal
+	p.portal.noPosition, p.portal.part = piece.Statement.NoPosition, piece.Statement.Part
+	l.pipelined = true
+	l.out = wire.AppendBind(l.out, p.portal.name, name, bind.Formats, bind.Params, bind.ResultFormats)
+	l.steps = append(l.steps, step{kind: stepBind, silent: true, noPosition: p.portal.noPosition, part: p.portal.part})
+	x.describePortal(&p.portal, true, &p.seen)
+	for i := before; i < len(l.steps); i++ {
+		l.steps[i].shift = piece.Shift
+	}
+	m.parts = append(m.parts, p)
+	l.out = wire.AppendFlush(l.out)
+	return x.sendOwed(l)
+}
+
+// bindFor is the piece's Bind with the OIDs of the link's shard in its binary values.
+func (x *Executor) bindFor(l *Link, piece *Piece) (*wire.Bind, error) {
+	if !l.NeedsParameterTypes(piece.Bind) {
+		return piece.Bind, nil
+	}
+	copied := *piece.Bind
+	copied.Params = make([][]byte, len(piece.Bind.Params))
+	for i, p := range piece.Bind.Params {
+		if p != nil {
+			copied.Params[i] = append([]byte{}, p...)
+		}
+	}
+	return &copied, x.TranslateParameters(l, &copied, piece.Types)
+}
+
+func (m *Modification) describe() error {
+	if len(m.parts) == 0 {
+		return pgerr.New(pgerr.InternalError, "a statement has no piece for any shard")
+	}
+	first := m.parts[0].seen
+	for _, p := range m.parts[1:] {
+		if (first.Columns == nil) != (p.seen.Columns == nil) || first.Columns != nil && !sameColumns(first.Columns, p.seen.Columns) {
+			return pgerr.New(pgerr.StaleMap, "the shards disagree on the columns of the result").
+				WithHint("A table is being changed. Try the statement again.")
+		}
+	}
+	m.columns = first.Columns
+	return nil
+}
+
+// Columns is the body of the RowDescription that the client gets, nil if no rows are returned.
+func (m *Modification) Columns() []byte { return m.columns }
+
+// Run runs the statement to its end on all shards at once, the first time it is called, and sends the client up to
+// maxRows returned rows (0: all), with their description in front if describe, and CommandComplete or PortalSuspended.
+// Nothing is sent before every shard has succeeded, unless the rows exceed a bound (16 MiB); with maxRows above 0 the
+// statement fails with 54000 then. If one shard fails, what runs on the others is cancelled and its error returned.
+func (m *Modification) Run(ctx context.Context, maxRows int32, describe bool) error {
+	if m.columns == nil {
+		maxRows = 0
+	}
+	if !m.started {
+		if err := m.execute(ctx, maxRows > 0); err != nil {
+			return m.fail(ctx, err)
+		}
+	} else if m.columns == nil {
+		return pgerr.Newf("55000", "portal %q cannot be run", m.request.Portal)
+	}
+	if describe && m.columns != nil {
+		m.scratch = wire.AppendFrame(m.scratch[:0], wire.TypeRowDescription, m.columns)
+		if err := m.x.out.Append(m.scratch); err != nil {
+			return m.fail(ctx, err)
+		}
+	}
+	sent := int64(0)
+	for maxRows == 0 || sent < int64(maxRows) {
+		sentRow, more, err := m.sendNext()
+		if err != nil {
+			return m.fail(ctx, err)
+		}
+		if !more {
+			m.complete(sent)
+			return nil
+		}
+		if sentRow {
+			sent++
+		}
+	}
+	m.x.out.Put(wire.AppendPortalSuspended)
+	return nil
+}
+
+// execute starts all pieces, and waits until each has ended or filled its share of the memory. whole: the rows must
+// not exceed it.
+func (m *Modification) execute(ctx context.Context, whole bool) error {
+	if err := m.x.cancelHeard(); err != nil {
+		return err
+	}
+	m.started = true
+	for _, p := range m.parts {
+		m.x.Used(p.portal.link, false)
+		p.portal.link.alone = true
+		if err := p.start(); err != nil {
+			return err
+		}
+	}
+	if err := m.collect(ctx); err != nil {
+		return err
+	}
+	for _, p := range m.parts {
+		if p.running && whole {
+			return pgerr.Newf("54000", "the rows returned exceed %d MiB, and only a part of them was asked for", maxReturned>>20).
+				WithHint("Fetch all rows at once (without a row limit), or change fewer rows in a statement.")
+		}
+	}
+	return nil
+}
+
+// collect reads the answers of all pieces, each on a goroutine of its own. When one fails the others are cancelled.
+func (m *Modification) collect(ctx context.Context) error {
+	ended := make(chan *part, len(m.parts))
+	for _, p := range m.parts {
+		go func() {
+			p.err = p.fill()
+			ended <- p
+		}()
+	}
+	var failed error
+	var stops []func()
+	reading := make(map[*part]bool, len(m.parts))
+	for _, p := range m.parts {
+		reading[p] = true
+	}
+	for range m.parts {
+		p := <-ended
+		delete(reading, p)
+		if p.err == nil || failed != nil {
+			continue
+		}
+		failed = p.err
+		for other := range reading {
+			other.discard.Store(true)
+			stops = append(stops, cancelling(ctx, other.portal.link.conn.Canceller()))
+		}
+	}
+	for _, stop := range stops {
+		stop()
+	}
+	return failed
+}
+
+// sendNext sends the next frame of the answer; row says that it was a row, more that there was one.
+func (m *Modification) sendNext() (row, more bool, err error) {
+	for ; m.current < len(m.parts); m.current++ {
+		frame, ok, err := m.parts[m.current].next()
+		if err != nil {
+			return false, false, err
+		}
+		if ok {
+			return frame[0] == wire.TypeDataRow, true, m.x.out.Append(frame)
+		}
+	}
+	return false, false, nil
+}
+
+// complete sends the command tag. Its count is that of the rows changed or, as in Postgres, of the rows that this call
+// returned.
+func (m *Modification) complete(sent int64) {
+	tag, total := m.parts[0].tag, int64(0)
+	counted := false
+	for _, p := range m.parts {
+		if n, ok := wire.TagRows([]byte(p.tag)); ok {
+			total, counted = total+n, true
+		}
+	}
+	if m.columns != nil {
+		total = sent
+	}
+	if counted {
+		if i := strings.LastIndexByte(tag, ' '); i >= 0 {
+			tag = tag[:i]
+		}
+		tag += " " + strconv.FormatInt(total, 10)
+	}
+	m.x.out.Put(func(dst []byte) []byte { return wire.AppendCommandComplete(dst, tag) })
+}
+
+// fail ends what still runs after an error, and gives lost connections up.
+func (m *Modification) fail(ctx context.Context, err error) error {
+	for _, p := range m.parts {
+		l := p.portal.link
+		if !p.running || l.conn.Broken() {
+			continue
+		}
+		if errors.Is(err, ErrClientGone) {
+			err = m.x.abandon(ctx, l, err)
+			continue
+		}
+		p.discard.Store(true)
+		stop := cancelling(ctx, l.conn.Canceller())
+		_ = p.fill() // 57014, as asked for: the first error is the one to tell
+		stop()
+	}
+	for _, p := range m.parts {
+		p.running, p.frames = false, nil
+		if p.portal.link.conn.Broken() {
+			m.x.drop(p.portal.link)
+		}
+	}
+	m.current = len(m.parts)
+	return err
+}
+
+// Fresh reports whether the statement was not run yet.
+func (m *Modification) Fresh() bool { return !m.started }
+
+// Close closes the portals on the shards.
+func (m *Modification) Close(ctx context.Context) error {
+	for _, p := range m.parts {
+		p.frames = nil
+		if !slices.Contains(m.x.links, p.portal.link) {
+			continue
+		}
+		m.x.ClosePortal(&p.portal, false)
+		if err := m.x.Drain(ctx, p.portal.link); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// part is one shard's piece under way.
+type part struct {
+	x      *Executor
+	portal Portal
+	seen   Description
+	step   step // for positions
+	held   *atomic.Int64
+
+	running bool   // an Execute is under way
+	frames  []byte // rows and notices for the client, not sent yet
+	tag     string
+	err     error
+	discard atomic.Bool // nobody wants its rows any more
+}
+
+// start sends the Execute.
+func (p *part) start() error {
+	l := p.portal.link
+	l.pipelined = true
+	l.out = wire.AppendExecute(l.out, p.portal.name, 0)
+	l.out = wire.AppendFlush(l.out)
+	p.running = true
+	return p.x.send(l)
+}
+
+// fill keeps what the shard sends until its end, or until all parts together hold too much. It may run beside those of
+// other parts.
+func (p *part) fill() error {
+	for p.running && (p.discard.Load() || p.held.Load() < maxReturned) {
+		frame, err := p.read()
+		if err != nil {
+			return err
+		}
+		if frame != nil && !p.discard.Load() {
+			p.frames = append(p.frames, frame...)
+			p.held.Add(int64(len(frame)))
+		}
+	}
+	return nil
+}
+
+// next is the next frame for the client; ok is false at the end.
+func (p *part) next() (frame []byte, ok bool, err error) {
+	for {
+		if len(p.frames) > 0 {
+			size := 1 + int(uint32(p.frames[1])<<24|uint32(p.frames[2])<<16|uint32(p.frames[3])<<8|uint32(p.frames[4]))
+			frame, p.frames = p.frames[:size:size], p.frames[size:]
+			return frame, true, nil
+		}
+		if !p.running {
+			return nil, false, nil
+		}
+		if frame, err = p.read(); frame != nil || err != nil {
+			return frame, err == nil, err
+		}
+	}
+}
+
+// read takes one frame; nil if it is not for the client.
+func (p *part) read() ([]byte, error) {
+	l := p.portal.link
+	frame, err := l.conn.Next()
+	if err != nil {
+		p.running = false
+		return nil, err
+	}
+	switch frame.Type {
+	case wire.TypeDataRow:
+		if rows := &p.portal.rows; rows.active && !p.discard.Load() {
+			if err := p.x.translateRow(l, rows, frame.Body); err != nil {
+				return nil, err
+			}
+		}
+		return frame.Raw, nil
+	case wire.TypeNotice:
+		if wire.ErrorField(frame.Body, wire.FieldPosition) == nil {
+			return frame.Raw, nil
+		}
+		notice := pgerr.FromShard(frame.Body)
+		return notice.At(movedPosition(notice, &p.step)).AppendNotice(nil), nil
+	case wire.TypeParameterStatus:
+		l.noteStatus(&p.step, frame)
+	case wire.TypeErrorResponse:
+		p.running = false
+		l.skipping = true
+		return nil, l.serverError(frame.Body, &p.step)
+	case wire.TypeCommandComplete:
+		p.running = false
+		tag, err := wire.DecodeCommandComplete(frame.Body)
+		p.tag = string(tag)
+		return nil, err
+	case wire.TypeEmptyQuery, wire.TypePortalSuspended:
+		p.running = false
+	}
+	return nil, nil
+}

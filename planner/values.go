@@ -368,8 +368,3 @@ func builtinElement(array uint32) (uint32, bool) {
 	}
 	return 0, false
 }
-
-// literalText is a literal as written.
-func (a *analysis) literalText(ordinal int) string {
-	return a.sql[a.literals[ordinal].Start:a.literals[ordinal].End]
-}

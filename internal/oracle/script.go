@@ -46,7 +46,10 @@ type Script struct {
 
 // Run fails the test at every difference, whatever the file expects, and compares the contents
 // of all tables at the end.
-func (s *Script) Run(t *testing.T, path string) {
+func (s *Script) Run(t *testing.T, path string) { s.runWith(t, path, s.run) }
+
+// runWith is Run with another way to run a directive.
+func (s *Script) runWith(t *testing.T, path string, run func(context.Context, *datadriven.TestData) (string, error)) {
 	session, err := s.Bed.NewSession(t.Context(), s.Database)
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +65,7 @@ func (s *Script) Run(t *testing.T, path string) {
 		}
 	}()
 	datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
-		answer, err := s.run(t.Context(), d)
+		answer, err := run(t.Context(), d)
 		if err != nil {
 			t.Fatalf("%s: %v", d.Pos, err)
 		}

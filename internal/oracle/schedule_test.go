@@ -1,0 +1,18 @@
+package oracle
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+)
+
+// TestSchedules runs what sessions do at the same time, in every order.
+func TestSchedules(t *testing.T) {
+	datadriven.Walk(t, "schedules", func(t *testing.T, path string) {
+		t.Parallel()
+		name := strings.TrimSuffix(filepath.Base(path), ".txt")
+		(&Schedule{Script: Script{Bed: bed, Database: database, Schema: "schedule_" + name}}).Run(t, path)
+	})
+}

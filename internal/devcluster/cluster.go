@@ -285,6 +285,11 @@ func (c *Cluster) RestartShard(ctx context.Context, shard int) error {
 	return primary.start(ctx, false)
 }
 
+// StartShard starts a primary that does not run, on its port.
+func (c *Cluster) StartShard(ctx context.Context, shard int) error {
+	return c.shards[shard].primary.start(ctx, false)
+}
+
 // StopShard stops a primary: gently, with a checkpoint, its backends ending with 57P01, and no server listening then.
 func (c *Cluster) StopShard(shard int) error { return c.shards[shard].primary.stop(true) }
 

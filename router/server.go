@@ -118,6 +118,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		}
 	})
 	s.background(func() { s.watchClients(ctx) })
+	s.background(func() { s.detectDeadlocks(ctx) })
 	if s.parker != nil {
 		s.background(func() { s.parker.run(ctx) })
 	}

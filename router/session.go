@@ -309,7 +309,7 @@ func (c *Session) fail(err error) error {
 	if errors.Is(err, exec.ErrClientGone) || errors.Is(err, io.EOF) && !c.serving {
 		return err
 	}
-	e := pgerr.Of(err)
+	e := c.x.Broken(pgerr.Of(err))
 	if e.IsFatal() {
 		return e
 	}

@@ -51,6 +51,9 @@ type Executor struct {
 	running   []backend.Canceller
 	cancelled bool
 	stop      context.CancelFunc // ends a wait for a connection
+	request   uint64             // counts the requests
+	broken    *pgerr.Error       // why Break ended the request
+	breaking  sync.WaitGroup     // cancel requests of Break
 }
 
 // New returns an executor without any connection.
@@ -70,7 +73,8 @@ func (x *Executor) Out() *Output { return x.out }
 // StartRequest begins a request: what is cancelled from here on is the request's.
 func (x *Executor) StartRequest() {
 	x.mu.Lock()
-	x.cancelled = false
+	x.cancelled, x.broken = false, nil
+	x.request++
 	for _, l := range x.links {
 		x.running = append(x.running, l.conn.Canceller())
 	}
@@ -81,7 +85,11 @@ func (x *Executor) StartRequest() {
 func (x *Executor) EndRequest() {
 	x.mu.Lock()
 	x.running = x.running[:0]
+	broken := x.broken != nil
 	x.mu.Unlock()
+	if broken {
+		x.breaking.Wait() // so that no cancel request hits the next one
+	}
 }
 
 // track adds a connection to those that Cancel reaches.
@@ -139,6 +147,7 @@ type Link struct {
 	oids  *catalog.OIDMap // nil for the home shard
 
 	begun     bool   // BEGIN was sent
+	member    bool   // its application_name says that it belongs to the transaction of another link
 	pipelined bool   // extended messages were sent since the last Sync
 	skipping  bool   // the server skips what comes until Sync
 	renamed   bool   // a statement changed its application_name

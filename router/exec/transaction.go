@@ -99,6 +99,10 @@ func (x *Executor) SetModes(ctx context.Context, modes planner.Transaction) erro
 // enlist queues the BEGIN for a link and the savepoints that stand.
 func (x *Executor) enlist(l *Link) {
 	sql := x.tx.begin
+	if name := x.memberName(l); name != "" {
+		sql += "; SET LOCAL application_name = " + Quote(name)
+		l.member = true
+	}
 	for _, name := range x.tx.savepoints {
 		sql += "; SAVEPOINT " + directory.QuoteIdentifier(name)
 	}
@@ -438,7 +442,7 @@ func (x *Executor) ended() {
 }
 
 func (l *Link) endTransaction() {
-	l.begun, l.used, l.wrote, l.alone = false, false, false, false
+	l.begun, l.used, l.wrote, l.alone, l.member = false, false, false, false, false
 	l.saved = l.saved[:0]
 	l.rows.none()
 }

@@ -10,6 +10,7 @@ import (
 const (
 	FeatureNotSupported = "0A000" // cannot be proven right, or not built
 	StaleMap            = "40001" // the partition map changed under a transaction
+	DeadlockDetected    = "40P01" // over several shards
 	QueryCanceled       = "57014"
 	TooManyConnections  = "53300" // a pool or its queue is full
 	AdminShutdown       = "57P01" // the router drains

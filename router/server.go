@@ -16,6 +16,7 @@ import (
 	"github.com/shardyard/shardyard/directory/etcd"
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/backend"
+	"github.com/shardyard/shardyard/router/commit"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/schema"
 )
@@ -27,6 +28,7 @@ type Server struct {
 	pools   *backend.Pools
 	maps    *etcd.Store
 	member  *etcd.Member
+	origin  *commit.Origin
 	schema  *schema.Performer
 	heal    func(ctx context.Context, database string, floor directory.Epoch) (*directory.Map, error)
 	log     *slog.Logger
@@ -70,12 +72,16 @@ func New(config Config, deps Dependencies) (*Server, error) {
 	if err := deps.validate(); err != nil {
 		return nil, fmt.Errorf("dependencies of the router: %w", err)
 	}
+	origin, err := newOrigin(config.Name, deps.Member)
+	if err != nil {
+		return nil, err
+	}
 	listener, err := net.Listen("tcp", config.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", config.Listen, err)
 	}
 	s := &Server{
-		config: config, planner: deps.Planner, pools: deps.Pools, maps: deps.Maps, member: deps.Member,
+		config: config, planner: deps.Planner, pools: deps.Pools, maps: deps.Maps, member: deps.Member, origin: origin,
 		schema: deps.Schema, heal: deps.Heal, log: deps.Log, listener: listener, initial: deps.Initial,
 		ready: make(chan struct{}), drained: make(chan struct{}), clients: make(map[*Session]struct{}), databases: make(map[string]*database),
 	}
@@ -87,6 +93,15 @@ func New(config Config, deps Dependencies) (*Server, error) {
 		}
 	}
 	return s, nil
+}
+
+// newOrigin names the transactions of this process by its registration, or by itself where it has none.
+func newOrigin(name string, member *etcd.Member) (*commit.Origin, error) {
+	instance := rand.Text()[:16]
+	if member != nil {
+		instance = member.Instance()
+	}
+	return commit.NewOrigin(name, instance)
 }
 
 // Addr is the address of the listener.

@@ -112,7 +112,7 @@ func (c *Session) open(ctx context.Context, packet *wire.Startup) error {
 	if c.database, err = c.server.openDatabase(ctx, cluster, home, c.databaseName); err != nil {
 		return err
 	}
-	c.x = exec.New(c.server.pools, c.out, backend.Identity{Database: c.databaseName, User: c.user})
+	c.x = exec.New(c.server.pools, c.out, backend.Identity{Database: c.databaseName, User: c.user}, c.server.origin)
 	c.statements, c.portals = make(map[string]*statement), make(map[string]*portal)
 	c.database.join(c)
 	if err := c.greet(ctx); err != nil {

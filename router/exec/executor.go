@@ -11,6 +11,7 @@ import (
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner/catalog"
 	"github.com/shardyard/shardyard/router/backend"
+	"github.com/shardyard/shardyard/router/commit"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
 )
@@ -30,6 +31,7 @@ type Executor struct {
 	pools    *backend.Pools
 	out      *Output
 	identity backend.Identity
+	origin   *commit.Origin
 
 	view     View
 	settings *backend.Settings // what the session wants on every connection
@@ -56,9 +58,10 @@ type Executor struct {
 	breaking  sync.WaitGroup     // cancel requests of Break
 }
 
-// New returns an executor without any connection.
-func New(pools *backend.Pools, out *Output, identity backend.Identity) *Executor {
-	return &Executor{pools: pools, out: out, identity: identity, tx: transaction{status: wire.TxIdle}}
+// New returns an executor without any connection. origin names its transactions; nil: it commits none over
+// several shards.
+func New(pools *backend.Pools, out *Output, identity backend.Identity, origin *commit.Origin) *Executor {
+	return &Executor{pools: pools, out: out, identity: identity, origin: origin, tx: transaction{status: wire.TxIdle}}
 }
 
 // SetView says under which map and catalog the next statements run.

@@ -186,10 +186,11 @@ func (p *Portal) SetNoPosition(no bool) { p.noPosition = no }
 // Sync ends the pipeline on every link: implicit transactions commit, unless failed. It returns the first error.
 func (x *Executor) Sync(ctx context.Context, failed bool) error {
 	var first error
-	if !failed && !x.tx.block {
-		if first = x.oneWriter(ctx); first != nil {
-			failed = true
+	if !failed && !x.tx.block && x.severalWriters() {
+		if first = x.DrainAll(ctx); first == nil {
+			return x.syncTogether(ctx)
 		}
+		failed = true
 	}
 	for _, l := range slices.Clone(x.links) {
 		if !l.pipelined {
@@ -259,7 +260,7 @@ func (x *Executor) PrepareNow(ctx context.Context, l *Link, st *Statement, meani
 // ParseElsewhere parses a statement on a connection of its own, outside of the session's transaction, and
 // returns the shard's error.
 func (x *Executor) ParseElsewhere(ctx context.Context, shard directory.ShardID, sql string) error {
-	own := New(x.pools, NewOutput(io.Discard, 0), x.identity)
+	own := New(x.pools, NewOutput(io.Discard, 0), x.identity, nil)
 	own.SetView(x.view)
 	own.SetSettings(x.settings)
 	defer own.Release()

@@ -2,7 +2,6 @@ package exec
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -136,33 +135,11 @@ func (x *Executor) Fail() {
 	}
 }
 
-// MayUse checks that the transaction may go to these shards, before anything is sent: it may write on one
-// shard only, and a transaction with one snapshot may see one shard only.
-func (x *Executor) MayUse(ctx context.Context, shards []directory.ShardID, readOnly bool) error {
+// MayUse checks that the transaction may go to these shards, before anything is sent: a transaction with one
+// snapshot may see one shard only. It may write on any number of shards.
+func (x *Executor) MayUse(_ context.Context, shards []directory.ShardID, _ bool) error {
 	if x.tx.isolated() && x.tx.block {
-		if err := x.sameSnapshot(shards); err != nil {
-			return err
-		}
-	}
-	if readOnly || !x.tx.block && !x.pipelining() {
-		return nil
-	}
-	if len(shards) > 1 {
-		return errTwoWriters(shards[0], shards[1])
-	}
-	other := func(l *Link) bool { return l.wrote && l.shard != shards[0] }
-	if !slices.ContainsFunc(x.links, other) {
-		return nil
-	}
-	for _, l := range slices.Clone(x.links) {
-		if !other(l) {
-			continue
-		}
-		if wrote, err := x.hasWritten(ctx, l); err != nil {
-			return err
-		} else if wrote {
-			return errTwoWriters(l.shard, shards[0])
-		}
+		return x.sameSnapshot(shards)
 	}
 	return nil
 }
@@ -215,52 +192,6 @@ func samePlacement(a, b *directory.Map) bool {
 		}
 	}
 	return true
-}
-
-func errTwoWriters(first, second directory.ShardID) error {
-	return pgerr.Unsupported("a transaction that writes on several shards is not supported",
-		fmt.Sprintf("It has written on shard %s and this statement may write on shard %s. Use a transaction for each shard.",
-			first, second))
-}
-
-// hasWritten asks Postgres whether the transaction has written on the link.
-func (x *Executor) hasWritten(ctx context.Context, l *Link) (bool, error) {
-	rows, err := x.Ask(ctx, l, "SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL")
-	if err != nil {
-		return false, err
-	}
-	if len(rows) != 1 || len(rows[0]) != 1 {
-		return true, nil
-	}
-	l.wrote = rows[0][0] != nil && *rows[0][0] == "t"
-	return l.wrote, nil
-}
-
-// oneWriter asks Postgres, before a commit on several shards, who has really written: a function may be
-// declared STABLE and write all the same.
-func (x *Executor) oneWriter(ctx context.Context) error {
-	var asked []*Link
-	for _, l := range x.links {
-		if (l.begun || l.pipelined) && (l.alone || l.wrote) {
-			asked = append(asked, l)
-		}
-	}
-	if len(asked) < 2 {
-		return nil
-	}
-	var writer *Link
-	for _, l := range asked {
-		wrote, err := x.hasWritten(ctx, l)
-		switch {
-		case err != nil:
-			return err
-		case wrote && writer != nil:
-			return errTwoWriters(writer.shard, l.shard)
-		case wrote:
-			writer = l
-		}
-	}
-	return nil
 }
 
 // Used notes that a statement of the client ran on the link.
@@ -356,62 +287,6 @@ func (x *Executor) onAll(ctx context.Context, sql string) error {
 
 // OnAll runs a client's statement that concerns every shard of the transaction (SET CONSTRAINTS).
 func (x *Executor) OnAll(ctx context.Context, sql string) error { return x.onAll(ctx, sql) }
-
-// Commit ends the transaction. It reports whether it was committed: a failed one is rolled back, as in
-// Postgres. An error means that it was rolled back, but for 08007, which says that nobody knows.
-func (x *Executor) Commit(ctx context.Context) (committed bool, err error) {
-	if x.tx.status == wire.TxFailed {
-		return false, x.Rollback(ctx)
-	}
-	if err := x.oneWriter(ctx); err != nil {
-		return false, errors.Join(err, x.Rollback(ctx))
-	}
-	links := slices.Clone(x.links)
-	// Who wrote goes first: what it answers is the outcome. The others have only read, so nothing that
-	// happens to them afterwards changes it.
-	slices.SortStableFunc(links, func(a, b *Link) int { return boolOrder(b.wrote) - boolOrder(a.wrote) })
-	decided := false
-	for _, l := range links {
-		if !l.begun {
-			continue
-		}
-		wrote := l.wrote
-		if err = x.commitLink(ctx, l); err == nil {
-			decided = decided || wrote
-			continue
-		}
-		if !decided {
-			return false, errors.Join(err, x.Rollback(ctx))
-		}
-		l.conn.MarkBroken()
-	}
-	x.ended()
-	return true, nil
-}
-
-func boolOrder(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-func (x *Executor) commitLink(ctx context.Context, l *Link) error {
-	err := x.Command(ctx, l, "COMMIT")
-	switch {
-	case err == nil:
-		l.begun = false
-		return nil
-	case l.conn.Broken() && l.wrote:
-		return pgerr.Newf(pgerr.OutcomeUnknown,
-			"the connection to shard %s was lost while it committed; the outcome is unknown", l.shard).Because(err)
-	}
-	if l.conn.TxStatus() == wire.TxIdle {
-		l.begun = false
-		l.conn.SetSettings(l.saved[0])
-	}
-	return err
-}
 
 // Rollback rolls the transaction back on every shard.
 func (x *Executor) Rollback(ctx context.Context) error {

@@ -1,0 +1,2 @@
+DROP FUNCTION IF EXISTS shardyard.decide(text, text[]);
+DROP TABLE IF EXISTS shardyard.decision;

@@ -23,6 +23,9 @@ func (c SetPlacement) Apply(m *Map) (*Map, error) {
 		if err != nil {
 			return err
 		}
+		if g.Method == MethodDirectory {
+			return fmt.Errorf("the entries of a directory say where its rows are")
+		}
 		g.Partitions = slices.Clone(g.Partitions)
 		g.Partitions[parts[0]].Shard = c.Shard
 		d.touched[g.ID] = true
@@ -86,6 +89,9 @@ func (d *draft) reorganize(id GroupID, names []string, into []Partition) error {
 	g, parts, err := d.partitions(id, names)
 	if err != nil {
 		return err
+	}
+	if g.Method == MethodDirectory {
+		return fmt.Errorf("the partitions of a directory are its shards")
 	}
 	if len(parts) == 0 || len(into) == 0 {
 		return fmt.Errorf("there is nothing to reorganize")

@@ -81,6 +81,10 @@ func (c *checker) checkGroups() error {
 			return fmt.Errorf("group %q is there twice", g.ID)
 		}
 		c.groups[g.ID] = g
+		// Invariant: no two groups share entries.
+		if g.Entries != "" && slices.ContainsFunc(c.m.Groups[:i], func(o Group) bool { return o.Entries == g.Entries }) {
+			return fmt.Errorf("group %q: entries %q are those of another group", g.ID, g.Entries)
+		}
 		if err := checkGroup(g, c.shards); err != nil {
 			return fmt.Errorf("group %q: %w", g.ID, err)
 		}
@@ -139,9 +143,14 @@ func checkMethods(g *Group) error {
 			return fmt.Errorf("a group by hash has no subpartitions")
 		}
 	case MethodDirectory:
-		return fmt.Errorf("the method directory is not supported yet")
+		if g.SubMethod != "" {
+			return fmt.Errorf("a group by directory has no subpartitions")
+		}
 	default:
 		return fmt.Errorf("unknown method %q", g.Method)
+	}
+	if err := checkEntries(g); err != nil {
+		return err
 	}
 	if len(g.Key) == 0 {
 		return fmt.Errorf("the key has no column")
@@ -161,6 +170,23 @@ func checkMethods(g *Group) error {
 	}
 	if len(g.Partitions) == 0 {
 		return fmt.Errorf("there is no partition")
+	}
+	return nil
+}
+
+func checkEntries(g *Group) error {
+	// Invariant: a group by directory, and only such a one, names its entries and may assign new ones.
+	if g.Method != MethodDirectory {
+		if g.Entries != "" || g.Assign != "" {
+			return fmt.Errorf("entries in a group by %s", g.Method)
+		}
+		return nil
+	}
+	if !validEntries(g.Entries) {
+		return fmt.Errorf("entries %q: the name has %d lower-case letters and digits", g.Entries, entriesLength)
+	}
+	if !g.Assign.valid() {
+		return fmt.Errorf("unknown assignment %q", g.Assign)
 	}
 	return nil
 }
@@ -186,6 +212,11 @@ func checkPartitionForm(g *Group, p *Partition) error {
 		return fmt.Errorf("list values in a group by %s", g.Method)
 	}
 	switch g.Method {
+	case MethodDirectory:
+		// Invariant: a directory's partition is a shard, and has its name, by which entries name it.
+		if p.Name != string(p.Shard) {
+			return fmt.Errorf("a directory's partition is named as its shard, %s", p.Shard)
+		}
 	case MethodRange:
 		for _, bounds := range [][]Bound{p.From, p.To} {
 			if err := checkBounds(g, bounds); err != nil {

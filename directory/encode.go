@@ -46,6 +46,8 @@ type (
 		SubMethod  Method          `json:"sub_method,omitempty"`
 		SubKey     []string        `json:"sub_key,omitempty"`
 		Partitions []partitionJSON `json:"partitions"`
+		Assign     Assign          `json:"assign,omitempty"`
+		Entries    string          `json:"entries,omitempty"`
 	}
 	partitionJSON struct {
 		Name     string      `json:"name"`
@@ -142,7 +144,7 @@ func encodeShard(s *Shard) shardJSON {
 func encodeGroup(g *Group) groupJSON {
 	out := groupJSON{
 		ID: g.ID, Method: g.Method, Key: typeNames(g.Key), SubMethod: g.SubMethod, SubKey: typeNames(g.SubKey),
-		Partitions: make([]partitionJSON, len(g.Partitions)),
+		Partitions: make([]partitionJSON, len(g.Partitions)), Assign: g.Assign, Entries: g.Entries,
 	}
 	hashed := g.Method == MethodHash || g.SubMethod == MethodHash
 	for i := range g.Partitions {
@@ -295,7 +297,10 @@ func decodeTypes(names []string) ([]KeyType, error) {
 }
 
 func decodeGroup(in *groupJSON) (Group, error) {
-	g := Group{ID: in.ID, Method: in.Method, SubMethod: in.SubMethod, Partitions: make([]Partition, len(in.Partitions))}
+	g := Group{
+		ID: in.ID, Method: in.Method, SubMethod: in.SubMethod, Partitions: make([]Partition, len(in.Partitions)),
+		Assign: in.Assign, Entries: in.Entries,
+	}
 	var err error
 	if g.Key, err = decodeTypes(in.Key); err != nil {
 		return Group{}, err

@@ -5,8 +5,7 @@ import "strings"
 // Method is a way to partition a key space.
 type Method string
 
-// The partitioning methods. MethodDirectory has its place in the format only:
-// [Check] refuses it.
+// The partitioning methods. The entries of MethodDirectory are not in the map: see [Entries].
 const (
 	MethodRange     Method = "range"
 	MethodList      Method = "list"
@@ -27,6 +26,10 @@ type Group struct {
 	SubMethod  Method    // "" or, after RANGE or LIST, MethodHash (composite)
 	SubKey     []KeyType // types of the subpartition key's columns
 	Partitions []Partition
+	// Of MethodDirectory: the policy for new keys, and the name of the set of entries, ten lower-case letters
+	// and digits. No two sets ever have the same name, also of groups that are gone.
+	Assign  Assign
+	Entries string
 
 	index *groupIndex // built by NewMap
 }
@@ -108,6 +111,8 @@ func (g *Group) describeFirst(p *Partition) string {
 	switch g.Method {
 	case MethodRange:
 		return "FROM " + boundsText(p.From) + " TO " + boundsText(p.To)
+	case MethodDirectory:
+		return "DIRECTORY"
 	case MethodList:
 		if p.Default && len(p.Values) == 0 {
 			return "DEFAULT"

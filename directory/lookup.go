@@ -146,7 +146,8 @@ func (c *cell) first() int {
 
 // Locate gives the partition that takes a row with this key (and, in a composite
 // group, this subpartition key); ok is false when none does, where Postgres says
-// 23514. It allocates nothing.
+// 23514. It allocates nothing. Of a DIRECTORY group the map does not tell, and ok is always false: whoever may
+// meet one uses [Entries.Locate].
 //
 // Invariant: key and sub have the lengths and families of the group's Key and
 // SubKey, and were coerced to the columns' types. Other lengths or families are a
@@ -163,6 +164,7 @@ func (g *Group) Locate(key, sub []Value) (part int, ok bool) {
 		c = x.locateRange(key)
 	case MethodList:
 		c = x.locateList(key)
+	case MethodDirectory: // its entries say
 	}
 	if c == nil {
 		return 0, false

@@ -27,7 +27,7 @@ const maxEnumerated = 64
 // It never leaves out a partition that holds a matching row. It is exact for
 // lists; for ranges up to gaps between neighbouring values of types that are not
 // whole numbers; by hash when each column of the key has values, at most 10,000
-// combinations of them, else it gives all.
+// combinations of them, else it gives all. Of a DIRECTORY group it gives all; see [Entries.Prune].
 func (g *Group) Prune(key, sub []Constraint) []int {
 	keySet := newKeySet(g.Key, key)
 	subSet := newKeySet(g.SubKey, sub)
@@ -43,6 +43,10 @@ func (g *Group) Prune(key, sub []Constraint) []int {
 		cells = x.pruneRange(keySet)
 	case MethodList:
 		cells = x.pruneList(keySet)
+	case MethodDirectory:
+		for i := range g.Partitions {
+			cells = append(cells, i)
+		}
 	default:
 		// Invariant: Check lets no other method pass.
 		panic("directory: prune of a group by " + string(g.Method))

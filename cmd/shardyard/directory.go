@@ -37,8 +37,15 @@ func addDirectoryFlags(flags *pflag.FlagSet, d *directoryFlags) {
 }
 
 // withStore opens the directory for one command, within cliTimeout.
-func (d directoryFlags) withStore(cmd *cobra.Command, run func(ctx context.Context, store *etcd.Store) error) (err error) {
-	ctx, cancel := context.WithTimeout(cmd.Context(), cliTimeout)
+func (d directoryFlags) withStore(cmd *cobra.Command, run func(ctx context.Context, store *etcd.Store) error) error {
+	return d.withStoreFor(cmd, cliTimeout, run)
+}
+
+// withStoreFor opens the directory for one command, within the timeout.
+func (d directoryFlags) withStoreFor(
+	cmd *cobra.Command, timeout time.Duration, run func(ctx context.Context, store *etcd.Store) error,
+) (err error) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 	defer cancel()
 	store, err := etcd.Open(ctx, etcd.Config{Endpoints: d.endpoints, Prefix: d.prefix, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,24 +30,15 @@ func newMapExportCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:     "export",
-		Short:   "Write the whole partition map as one JSON document",
+		Short:   "Write the whole partition map, with the entries of directories, as JSON",
 		Example: "  shardyard map export --output map.json\n  shardyard map export | jq .",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return where.withStore(cmd, func(ctx context.Context, store *etcd.Store) error {
-				document, err := store.Export(ctx)
-				if err != nil {
-					return fmt.Errorf("export the map: %w", err)
-				}
+			return where.withStoreFor(cmd, mapTimeout, func(ctx context.Context, store *etcd.Store) error {
 				if output == "" || output == "-" {
-					_, err = cmd.OutOrStdout().Write(document)
-				} else {
-					err = os.WriteFile(output, document, 0o600)
+					return export(ctx, store, cmd.OutOrStdout())
 				}
-				if err != nil {
-					return fmt.Errorf("write the map: %w", err)
-				}
-				return nil
+				return exportToFile(ctx, store, output)
 			})
 		},
 	}
@@ -64,12 +59,17 @@ imported map, or rows become unreachable.`,
 		Example: "  shardyard map import map.json\n  shardyard map import --force map.json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			document, err := readFileOrStdin(cmd.InOrStdin(), args[0])
-			if err != nil {
-				return fmt.Errorf("read the export: %w", err)
+			document := cmd.InOrStdin()
+			if args[0] != "-" {
+				file, err := os.Open(args[0])
+				if err != nil {
+					return fmt.Errorf("read the export: %w", err)
+				}
+				defer func() { _ = file.Close() }() // it was only read
+				document = file
 			}
-			return where.withStore(cmd, func(ctx context.Context, store *etcd.Store) error {
-				if err := store.Import(ctx, document, force); err != nil {
+			return where.withStoreFor(cmd, mapTimeout, func(ctx context.Context, store *etcd.Store) error {
+				if err := store.Import(ctx, bufio.NewReader(document), force); err != nil {
 					return fmt.Errorf("import the map: %w", err)
 				}
 				fmt.Fprintln(cmd.ErrOrStderr(), "imported")
@@ -82,9 +82,36 @@ imported map, or rows become unreachable.`,
 	return cmd
 }
 
-func readFileOrStdin(stdin io.Reader, name string) ([]byte, error) {
-	if name == "-" {
-		return io.ReadAll(stdin)
+// mapTimeout bounds an export or import: there may be millions of entries.
+const mapTimeout = 30 * time.Minute
+
+func export(ctx context.Context, store *etcd.Store, out io.Writer) error {
+	buffered := bufio.NewWriter(out)
+	if err := store.Export(ctx, buffered); err != nil {
+		return fmt.Errorf("export the map: %w", err)
 	}
-	return os.ReadFile(name)
+	if err := buffered.Flush(); err != nil {
+		return fmt.Errorf("write the map: %w", err)
+	}
+	return nil
+}
+
+// exportToFile replaces the file only by a whole export.
+func exportToFile(ctx context.Context, store *etcd.Store, path string) (err error) {
+	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.new") // mode 0600
+	if err != nil {
+		return fmt.Errorf("write the map: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(file.Name())
+		}
+	}()
+	if err := errors.Join(export(ctx, store, file), file.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(file.Name(), path); err != nil {
+		return fmt.Errorf("write the map: %w", err)
+	}
+	return nil
 }

@@ -102,6 +102,7 @@ func (s *Store) store(ctx context.Context, current *storedMap, next *directory.M
 	}
 	return s.write(ctx, writeRequest{
 		next: next, replaced: current.manifest, revision: current.revision,
+		effects: s.setsChanged(next.Database, current.value.EntrySets(), next.EntrySets()),
 	})
 }
 
@@ -282,7 +283,7 @@ func (s *Store) CreateMap(ctx context.Context, m *directory.Map) error {
 		}
 		return s.write(ctx, writeRequest{
 			next:       withEpoch(m, max(m.Epoch, last+1)),
-			conditions: []clientv3.Cmp{s.clusterAt(revision)}, effects: []clientv3.Op{effect},
+			conditions: []clientv3.Cmp{s.clusterAt(revision)}, effects: append(s.setsChanged(m.Database, nil, m.EntrySets()), effect),
 		})
 	})
 }

@@ -10,6 +10,9 @@
 //	state/cluster                    the Cluster, JSON
 //	state/maps/<database>            the manifest of a database's map: its epoch and the hashes of its pieces
 //	blobs/<database>/<sha256>        one piece of the encoded map, compressed, addressed by its content
+//	directories/<database>/<set>     a set of entries of a DIRECTORY group of the map: there as long as the group
+//	entries/<set>/<key>              one entry: the canonical encoding of a key and the shard of its rows
+//	counts/<set>/<writer>.<n>        how many entries of the set the writer made, by shard
 //	epochs/<database>                the last epoch of a database that was dropped
 //	routers/<name>                   a live router, its incarnation and the epochs it acknowledged (leased)
 //	seen/<name>/<instance>           a router that registered and has not said goodbye (not leased)

@@ -98,21 +98,27 @@ func TestSnapshotFileCorruption(t *testing.T) {
 	}
 }
 
+func export(t *testing.T, store *Store) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	must(t, store.Export(t.Context(), &out))
+	return out.Bytes()
+}
+
 func TestExportImport(t *testing.T) {
 	store, snapshot := filled(t)
 	ctx := t.Context()
-	exported, err := store.Export(ctx)
-	must(t, err)
+	exported := export(t, store)
 
 	fresh := openStore(t, func(c *Config) { c.Cluster = "fresh/one" })
-	must(t, fresh.Import(ctx, exported, false))
+	must(t, fresh.Import(ctx, bytes.NewReader(exported), false))
 	imported, err := fresh.Load(ctx)
 	must(t, err)
 	sameMaps(t, imported, snapshot)
 	if imported.Maps["app"].Epoch <= snapshot.Maps["app"].Epoch {
 		t.Errorf("epoch %d after %d", imported.Maps["app"].Epoch, snapshot.Maps["app"].Epoch)
 	}
-	wantError(t, fresh.Import(ctx, exported, false), ErrExists)
+	wantError(t, fresh.Import(ctx, bytes.NewReader(exported), false), ErrExists)
 
 	// What is replaced by force has gone on since: further tables, another database.
 	f := follow(t, fresh)
@@ -121,7 +127,7 @@ func TestExportImport(t *testing.T) {
 	_, err = fresh.Apply(ctx, "app", addTable("later"))
 	must(t, err)
 	must(t, fresh.CreateMap(ctx, emptyMap(t, "later")))
-	must(t, fresh.Import(ctx, exported, true))
+	must(t, fresh.Import(ctx, bytes.NewReader(exported), true))
 	again, err := fresh.Load(ctx)
 	must(t, err)
 	sameMaps(t, again, snapshot)
@@ -145,8 +151,7 @@ func TestExportImport(t *testing.T) {
 
 func TestImportRefusesWhatIsNotWhole(t *testing.T) {
 	store, _ := filled(t)
-	exported, err := store.Export(t.Context())
-	must(t, err)
+	exported := export(t, store)
 	target := openStore(t, func(c *Config) { c.Cluster = "target" })
 	for _, damaged := range [][]byte{
 		nil, exported[:len(exported)/2], []byte(`{}`),
@@ -157,7 +162,7 @@ func TestImportRefusesWhatIsNotWhole(t *testing.T) {
 		if bytes.Equal(damaged, exported) {
 			t.Fatalf("the damage is none: %s", exported)
 		}
-		if err := target.Import(t.Context(), damaged, false); err == nil {
+		if err := target.Import(t.Context(), bytes.NewReader(damaged), false); err == nil {
 			t.Errorf("imported %.80s", damaged)
 		}
 	}

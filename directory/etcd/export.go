@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -77,20 +79,37 @@ func decodeSnapshot(encoded []byte) (*Snapshot, error) {
 	return snapshot, nil
 }
 
-// Export gives the whole directory, as it stands at one revision, as a JSON document for Import.
-func (s *Store) Export(ctx context.Context) ([]byte, error) {
+// Export writes the whole directory, as it stands at one revision, for Import: a JSON document, and behind it,
+// where there are groups by DIRECTORY, lines of JSON with their entries.
+func (s *Store) Export(ctx context.Context, w io.Writer) error {
 	snapshot, err := s.Load(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("export: %w", err)
+		return fmt.Errorf("export: %w", err)
 	}
-	return encodeSnapshot(snapshot)
+	encoded, err := encodeSnapshot(snapshot)
+	if err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	if _, err := w.Write(encoded); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	if err := s.exportEntries(ctx, w, snapshot); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	return nil
 }
 
-// Import stores what Export gave. Where there is anything already it is ErrExists, unless force says to
+// Import stores what Export wrote. Where there is anything already it is ErrExists, unless force says to
 // replace it; databases that are not in the document are then dropped from the directory. All epochs move
 // on, above those of the document and of what is replaced. Import only restores the directory: whether rows are where the document
 // says is for the one who imports to know. An Import that fails half-way is run again with force.
-func (s *Store) Import(ctx context.Context, encoded []byte, force bool) error {
+// Entries are stored before the maps that name them, under new names: routers forget what they knew.
+func (s *Store) Import(ctx context.Context, r io.Reader, force bool) error {
+	lines := json.NewDecoder(r)
+	var encoded json.RawMessage
+	if err := lines.Decode(&encoded); err != nil {
+		return fmt.Errorf("import: decode directory: %w: %w", ErrCorrupt, err)
+	}
 	snapshot, err := decodeSnapshot(encoded)
 	if err != nil {
 		return fmt.Errorf("import: %w", err)
@@ -101,6 +120,9 @@ func (s *Store) Import(ctx context.Context, encoded []byte, force bool) error {
 	}
 	if len(present.Kvs) > 0 && !force {
 		return fmt.Errorf("import: %w", ErrExists)
+	}
+	if err := s.importEntries(ctx, lines, snapshot); err != nil {
+		return fmt.Errorf("import: %w", err)
 	}
 	for _, database := range snapshot.Cluster.Databases {
 		if err := s.importMap(ctx, snapshot.Maps[database]); err != nil {
@@ -129,8 +151,34 @@ func (s *Store) importMap(ctx context.Context, m *directory.Map) error {
 			}
 		}
 		request.next = withEpoch(m, max(m.Epoch, last, request.replaced.Epoch)+importStep)
+		if err := s.importSets(ctx, &request); err != nil {
+			return err
+		}
 		return s.write(ctx, request)
 	})
+}
+
+// importSets makes the map's sets of entries stay, and the database's others go, together with the map. That
+// the sets are still there is a condition: if the import took too long they are not.
+func (s *Store) importSets(ctx context.Context, request *writeRequest) error {
+	database := request.next.Database
+	kept := request.next.EntrySets()
+	for _, set := range kept {
+		key := s.directoryKey(database, set)
+		request.conditions = append(request.conditions, clientv3.Compare(clientv3.CreateRevision(key), "!=", 0))
+		request.effects = append(request.effects, clientv3.OpPut(key, database)) // without the lease
+	}
+	prefix := s.directoriesPrefix(database)
+	present, err := s.get(ctx, "import map", prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		return err
+	}
+	for _, kv := range present.Kvs {
+		if set := strings.TrimPrefix(string(kv.Key), prefix); !slices.Contains(kept, set) {
+			request.effects = append(request.effects, clientv3.OpDelete(string(kv.Key)))
+		}
+	}
+	return nil
 }
 
 // importCluster stores the cluster last, so that a first import becomes visible as a whole, and drops the
@@ -165,7 +213,7 @@ func (s *Store) importCluster(ctx context.Context, cluster Cluster) error {
 			effects = append(effects, s.dropMap(database, dropped.Epoch)...)
 		}
 		if len(effects) > operationsMax {
-			return fmt.Errorf("import cluster: more than %d databases would be dropped at once", operationsMax/3)
+			return fmt.Errorf("import cluster: more than %d databases would be dropped at once", operationsMax/4)
 		}
 		return s.transact(ctx, "import cluster", ErrConflict, conditions, effects)
 	})
@@ -177,5 +225,6 @@ func (s *Store) dropMap(database string, last directory.Epoch) []clientv3.Op {
 		clientv3.OpDelete(s.manifestKey(database)),
 		clientv3.OpPut(s.lastEpochKey(database), strconv.FormatUint(uint64(last), 10)),
 		clientv3.OpDelete(s.blobKey(database, ""), clientv3.WithPrefix()),
+		clientv3.OpDelete(s.directoriesPrefix(database), clientv3.WithPrefix()),
 	}
 }

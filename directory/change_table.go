@@ -99,6 +99,29 @@ func (c PinTable) Apply(m *Map) (*Map, error) {
 	})
 }
 
+// AddReference makes a table a reference table, with the same rule for held tables
+// as [AddTable]. The copies must stand on all shards.
+type AddReference struct {
+	Table Table // Kind and Shard default to those of a reference table
+}
+
+// Apply adds the table.
+func (c AddReference) Apply(m *Map) (*Map, error) {
+	return m.edit("add reference table "+c.Table.Name.String(), func(d *draft) error {
+		t := c.Table
+		if t.Kind == "" {
+			t.Kind = TableReference
+		}
+		if t.Kind != TableReference {
+			return fmt.Errorf("its kind is %q", t.Kind)
+		}
+		if t.Shard == "" {
+			t.Shard = d.Home
+		}
+		return d.putTable(t)
+	})
+}
+
 // DropTable removes a table from the map, and its group when it was the last
 // table of it. What the shards hold of it is not its concern.
 type DropTable struct {

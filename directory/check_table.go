@@ -44,13 +44,16 @@ func (c *checker) checkTable(t *Table) error {
 			return fmt.Errorf("%q is no name of a constraint", name)
 		}
 	}
+	if t.Kind != TableReference && t.Mirror != "" {
+		return fmt.Errorf("only a reference table has a mirror")
+	}
 	switch t.Kind {
 	case TableSharded:
 		return c.checkSharded(t)
 	case TablePinned:
 		return c.checkPinned(t)
 	case TableReference:
-		return fmt.Errorf("reference tables are not supported yet")
+		return c.checkReference(t)
 	}
 	return fmt.Errorf("unknown kind %q", t.Kind)
 }
@@ -105,6 +108,32 @@ func (c *checker) checkPinned(t *Table) error {
 	// it is no different from a table that is not in the map.
 	if t.Shard == c.m.Home && t.Hold == nil {
 		return fmt.Errorf("it is pinned to the home shard %q without a hold", t.Shard)
+	}
+	return nil
+}
+
+func (c *checker) checkReference(t *Table) error {
+	// Invariant: a reference table has its authority on the home shard, a key, a mirror that
+	// no other table has, and nothing of a sharded table.
+	if t.Shard != c.m.Home {
+		return fmt.Errorf("the authority of a reference table is the home shard %q, not %q", c.m.Home, t.Shard)
+	}
+	if t.Group != "" || len(t.SubKey) > 0 || len(t.KeyTypes) > 0 || len(t.SubKeyTypes) > 0 || len(t.KeyTypmods) > 0 || len(t.SubKeyTypmods) > 0 ||
+		len(t.UniqueLocal) > 0 {
+		return fmt.Errorf("a reference table has no group and no sharding key")
+	}
+	if len(t.Key) == 0 || t.Mirror == "" || !utf8.ValidString(t.Mirror) {
+		return fmt.Errorf("a reference table has a key and a mirror")
+	}
+	for i, column := range t.Key {
+		if !validName(column) || slices.Contains(t.Key[:i], column) {
+			return fmt.Errorf("column %q of the key: a name has 1 to %d bytes of UTF-8 and is there once", column, maxNameLength)
+		}
+	}
+	for i := range c.m.Tables {
+		if other := &c.m.Tables[i]; other.Name != t.Name && other.Mirror == t.Mirror {
+			return fmt.Errorf("mirror %q is that of table %s too", t.Mirror, other.Name)
+		}
 	}
 	return nil
 }

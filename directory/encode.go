@@ -71,7 +71,7 @@ type (
 	}
 	columnJSON struct {
 		Name   string `json:"name"`
-		Type   string `json:"type"`
+		Type   string `json:"type,omitempty"` // a reference table's key has none
 		Typmod *int32 `json:"typmod,omitempty"`
 	}
 	tableJSON struct {
@@ -83,6 +83,7 @@ type (
 		SubKey      []columnJSON `json:"sub_key,omitempty"`
 		UniqueLocal []string     `json:"unique_local,omitempty"`
 		Shard       ShardID      `json:"shard,omitempty"`
+		Mirror      string       `json:"mirror,omitempty"`
 		Hold        *holdJSON    `json:"hold,omitempty"`
 	}
 	holdJSON struct {
@@ -199,7 +200,7 @@ func encodeTable(t *Table) tableJSON {
 		Schema: t.Name.Schema, Name: t.Name.Name, Kind: t.Kind, Group: t.Group,
 		Key:    encodeColumns(t.Key, t.KeyTypes, t.KeyTypmods),
 		SubKey: encodeColumns(t.SubKey, t.SubKeyTypes, t.SubKeyTypmods),
-		Shard:  t.Shard, UniqueLocal: t.UniqueLocal,
+		Shard:  t.Shard, UniqueLocal: t.UniqueLocal, Mirror: t.Mirror,
 	}
 	if h := t.Hold; h != nil {
 		out.Hold = &holdJSON{
@@ -213,7 +214,10 @@ func encodeTable(t *Table) tableJSON {
 func encodeColumns(names []string, types []KeyType, typmods []int32) []columnJSON {
 	var out []columnJSON
 	for i, name := range names {
-		column := columnJSON{Name: name, Type: types[i].String()}
+		column := columnJSON{Name: name}
+		if types != nil {
+			column.Type = types[i].String()
+		}
 		if typmods != nil {
 			column.Typmod = &typmods[i]
 		}
@@ -399,7 +403,7 @@ func decodeTuples(types []KeyType, in [][]*string) ([][]Value, error) {
 func decodeTable(in *tableJSON) (Table, error) {
 	t := Table{
 		Name: TableName{Schema: in.Schema, Name: in.Name}, Kind: in.Kind, Group: in.Group,
-		UniqueLocal: in.UniqueLocal, Shard: in.Shard,
+		UniqueLocal: in.UniqueLocal, Shard: in.Shard, Mirror: in.Mirror,
 	}
 	var err error
 	if t.Key, t.KeyTypes, t.KeyTypmods, err = decodeColumns(in.Key); err != nil {
@@ -420,7 +424,7 @@ func decodeTable(in *tableJSON) (Table, error) {
 func decodeColumns(in []columnJSON) (names []string, types []KeyType, typmods []int32, err error) {
 	for i, column := range in {
 		t, ok := keyTypeNamed(column.Type)
-		if !ok {
+		if !ok && (column.Type != "" || types != nil) {
 			return nil, nil, nil, fmt.Errorf("column %q: unknown key type %q", column.Name, column.Type)
 		}
 		if (column.Typmod != nil) != (in[0].Typmod != nil) {
@@ -432,7 +436,10 @@ func decodeColumns(in []columnJSON) (names []string, types []KeyType, typmods []
 			}
 			typmods = append(typmods, *column.Typmod)
 		}
-		names, types = append(names, column.Name), append(types, t)
+		names = append(names, column.Name)
+		if ok {
+			types = append(types, t)
+		}
 	}
 	return names, types, typmods, nil
 }

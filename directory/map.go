@@ -97,8 +97,15 @@ func (m *Map) AnythingSharded() bool { return len(m.Tables) > 0 }
 // ShardsOf gives the shards that hold the table, without duplicates. The slice
 // may belong to the map: do not change it.
 func (m *Map) ShardsOf(t *Table) []ShardID {
-	if t.Kind == TablePinned {
+	switch t.Kind {
+	case TablePinned:
 		return []ShardID{t.Shard}
+	case TableReference:
+		all := make([]ShardID, len(m.Shards))
+		for i := range m.Shards {
+			all[i] = m.Shards[i].ID
+		}
+		return all
 	}
 	g, ok := m.Group(t.Group)
 	if !ok {

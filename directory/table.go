@@ -14,8 +14,7 @@ func (n TableName) String() string {
 // the map lives whole on the home shard.
 type TableKind string
 
-// The kinds of tables. TableReference has its place in the format only: [Check]
-// refuses it.
+// The kinds of tables. A reference table has a full copy on every shard.
 const (
 	TableSharded   TableKind = "sharded"
 	TablePinned    TableKind = "pinned"
@@ -36,7 +35,13 @@ type Table struct {
 	SubKeyTypmods []int32  // the same for the subpartition key
 	UniqueLocal   []string // constraints and indexes declared UNIQUE LOCAL: unique within a shard only
 
-	Shard ShardID // of a pinned table: where it lives. The home shard only while it is held.
+	// Shard is where a pinned table lives: the home shard only while it is held. Of a
+	// reference table it is the home shard, which is its authority: where it is written.
+	Shard ShardID
+
+	// Of a reference table: Key is the columns of a unique key that tells its rows apart
+	// (there are no KeyTypes), and Mirror names its mirror on the shards, for ever.
+	Mirror string
 
 	Hold *Hold // set while the table is being changed
 }

@@ -1,0 +1,13 @@
+DROP FUNCTION IF EXISTS shardyard.capture() CASCADE;
+DROP FUNCTION IF EXISTS shardyard.mirror_guard() CASCADE;
+DROP FUNCTION IF EXISTS shardyard.mirror_apply(text, text);
+DROP FUNCTION IF EXISTS shardyard.mirror_drain(int, text);
+DROP FUNCTION IF EXISTS shardyard.mirror_write(text);
+DROP FUNCTION IF EXISTS shardyard.mirror_write_part(json);
+DROP FUNCTION IF EXISTS shardyard.mirror_enforce(oid);
+DROP FUNCTION IF EXISTS shardyard.mirror_state(text, text[], boolean);
+DROP FUNCTION IF EXISTS shardyard.mirror_shape(text);
+DROP FUNCTION IF EXISTS shardyard.check_seal(text, text);
+DROP TABLE IF EXISTS shardyard.change;
+DROP TABLE IF EXISTS shardyard.mirror;
+DROP TABLE IF EXISTS shardyard.seal;

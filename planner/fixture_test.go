@@ -25,6 +25,9 @@ import (
 //	flags(f bool)                   HASH
 //	levels(l int4 default 7)        HASH, with a constant default
 //	marks(k text, nondeterministic) not sharded, to be compared with
+//	tenants(id), projects(tenant_id int4) DIRECTORY round robin, colocated
+//	seats(tenant, name)                   DIRECTORY hash
+//	vaults(name text)                     DIRECTORY, new keys refused
 //	audit, ledger on s2; archive on s3: pinned
 //	settings, notes, pairs: unsharded; v_settings, v_orders: views; traced: trigger that touches orders
 const fixtureTables = `
@@ -48,6 +51,10 @@ archive    id:int8! body:text
 settings   id:int4! k:int8 name:text
 notes      id:int4! body:text
 pairs      a:int8 b:int8
+tenants    id:int8! name:text
+projects   tenant_id:int4 id:int4 title:text
+seats      tenant:int8 name:text taken:bool
+vaults     name:text! worth:numeric
 traced     id:int4! k:int8
 `
 
@@ -265,6 +272,9 @@ func fixtureMap() *directory.Map {
 		{ID: "regions", Method: directory.MethodList, Key: []directory.KeyType{directory.Text},
 			Partitions: []directory.Partition{list("eu", "s1", "eu"), list("us", "s2", "us")}},
 		sessions,
+		directoryGroup("tenants", directory.AssignRoundRobin, "tenants001", directory.Int8),
+		directoryGroup("seats", directory.AssignHash, "seats00001", directory.Int8, directory.Text),
+		directoryGroup("vaults", directory.AssignNone, "vaults0001", directory.Text),
 	}
 	add := func(table, group string, key []string, types []directory.KeyType, typmods []int32) {
 		m.Tables = append(m.Tables, directory.Table{Name: name(table), Kind: directory.TableSharded, Group: directory.GroupID(group),
@@ -283,6 +293,10 @@ func fixtureMap() *directory.Map {
 	add("events", "events", []string{"at"}, one(directory.Timestamptz), nil)
 	add("users", "users", []string{"country"}, one(directory.Text), nil)
 	add("regions", "regions", []string{"name"}, one(directory.Text), nil)
+	add("tenants", "tenants", []string{"id"}, one(directory.Int8), nil)
+	add("projects", "tenants", []string{"tenant_id"}, one(directory.Int4), nil)
+	add("seats", "seats", []string{"tenant", "name"}, []directory.KeyType{directory.Int8, directory.Text}, nil)
+	add("vaults", "vaults", []string{"name"}, one(directory.Text), nil)
 	m.Tables = append(m.Tables, directory.Table{Name: name("sessions"), Kind: directory.TableSharded, Group: "sessions",
 		Key: []string{"region"}, KeyTypes: one(directory.Text), SubKey: []string{"user_id"}, SubKeyTypes: one(directory.Int8)})
 	for table, shard := range map[string]string{"audit": "s2", "ledger": "s2", "archive": "s3"} {
@@ -293,6 +307,43 @@ func fixtureMap() *directory.Map {
 		panic(err)
 	}
 	return built
+}
+
+func directoryGroup(id string, assign directory.Assign, entries string, key ...directory.KeyType) directory.Group {
+	g := directory.Group{ID: directory.GroupID(id), Method: directory.MethodDirectory, Key: key, Assign: assign, Entries: entries}
+	for _, shard := range []string{"s1", "s2", "s3"} {
+		g.Partitions = append(g.Partitions, directory.Partition{Name: shard, Shard: directory.ShardID(shard)})
+	}
+	return g
+}
+
+// fixtureEntries knows that tenants 1 to 9 are on s1 to s3 in turn and that 10 has no entry; that seat (1, 'a') is on
+// s2; that vault gold is on s3 and lead has no entry.
+func fixtureEntries(m *directory.Map) *directory.Entries {
+	e := directory.NewEntries(nil)
+	learn := func(group, shard string, texts ...string) {
+		g, ok := m.Group(directory.GroupID(group))
+		if !ok {
+			return
+		}
+		var key []directory.Value
+		for i, text := range texts {
+			v, err := directory.ParseText(g.Key[i], text)
+			if err != nil {
+				panic(err)
+			}
+			key = append(key, v)
+		}
+		e.Learn(g, directory.EntryKeyOf(key), directory.ShardID(shard))
+	}
+	for i := range 9 {
+		learn("tenants", fmt.Sprintf("s%d", i%3+1), fmt.Sprint(i+1))
+	}
+	learn("tenants", "", "10")
+	learn("seats", "s2", "1", "a")
+	learn("vaults", "s3", "gold")
+	learn("vaults", "", "lead")
+	return e
 }
 
 func fixtureEnv() *Env {

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
+
+	"github.com/shardyard/shardyard/directory"
 )
 
 // TestPlans runs testdata: each line of an input is a statement, and behind " @ " its parameters as
@@ -72,8 +74,11 @@ func describe(p *Planner, line string, env *Env) string {
 		}
 		text := plan.String()
 		args.Statement = st
+		args.Entries = fixtureEntries(env.Map)
 		target, err := plan.Targets(args)
 		switch {
+		case err == nil && len(target.Missing) > 0:
+			text += "\n  " + describeMissing(env.Map, target.Missing)
 		case err != nil:
 			text += "\n  " + describeError(err)
 		case len(target.Shards) > 0:
@@ -82,6 +87,27 @@ func describe(p *Planner, line string, env *Env) string {
 		out = append(out, text)
 	}
 	return strings.Join(out, "\n")
+}
+
+func describeMissing(m *directory.Map, missing []directory.MissingEntry) string {
+	var keys []string
+	for _, entry := range missing {
+		g, _ := m.Group(entry.Group)
+		values, err := entry.Key.Values(g.Key)
+		if err != nil {
+			return err.Error()
+		}
+		texts := make([]string, len(values))
+		for i, v := range values {
+			texts[i] = v.Literal()
+		}
+		key := "(" + strings.Join(texts, ", ") + ")"
+		if entry.Store {
+			key += " to be stored"
+		}
+		keys = append(keys, key)
+	}
+	return "missing entries: " + strings.Join(keys, ", ")
 }
 
 func describeError(err error) string {

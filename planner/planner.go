@@ -53,9 +53,13 @@ type Args struct {
 	Params  [][]byte
 	Formats []int16
 	Types   []uint32
+	// Entries is what is known of the entries of groups by DIRECTORY; see Target.Missing. nil knows nothing.
+	Entries *directory.Entries
 	// Transcoded: the client's encoding is not the server's, so that texts beyond ASCII in the
 	// statement and the parameters are not the texts that the server stores.
 	Transcoded bool
+
+	missing []directory.MissingEntry // collected on the way, for Target.Missing
 }
 
 // Target is where one execution goes.
@@ -66,4 +70,7 @@ type Target struct {
 	// Whole means that the client's own text goes to the only shard and its answer is the client's
 	// answer, unchanged, even if the plan is a Scatter.
 	Whole bool
+	// Missing are keys of groups by DIRECTORY whose entries are not known: then there is nothing else in the
+	// Target. Look them up (or assign them, where they say so) into an Entries of this execution, and ask again.
+	Missing []directory.MissingEntry
 }

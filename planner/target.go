@@ -15,7 +15,8 @@ const maxKeyColumns = 8
 // Targets finds the shards of one execution of the plan. It is pure and does not allocate for one key
 // on one shard. An error is a *Error: a refusal (0A000) when the values lead to several shards and the
 // statement may not run on several, 23514 when a row to be stored has no partition, 40001 when the map
-// is not the one that the plan was made under.
+// is not the one that the plan was made under. Where the entry of a key must be known first it says so
+// (Target.Missing).
 func (pl *Plan) Targets(a Args) (Target, error) {
 	switch pl.Route.Kind {
 	case RouteNone:
@@ -31,7 +32,11 @@ func (pl *Plan) Targets(a Args) (Target, error) {
 			return t, nil
 		}
 	}
-	return pl.several(&a)
+	t, err := pl.several(&a)
+	if len(a.missing) > 0 {
+		return Target{Missing: a.missing}, nil // what else was found out is of half of the keys
+	}
+	return t, err
 }
 
 // one is the target of a single shard.
@@ -70,8 +75,13 @@ func (f *Filter) exact(a *Args) (Target, bool) {
 	if !ok {
 		return Target{}, false
 	}
-	part, ok := g.Locate(values[:len(f.Key)], values[len(f.Key):len(columns)])
-	if !ok {
+	key := values[:len(f.Key)]
+	part, where := a.Entries.Locate(g, key, values[len(f.Key):len(columns)], f.Stored)
+	switch where {
+	case directory.Placed:
+	case directory.Unknown:
+		return Target{Missing: []directory.MissingEntry{g.Missing(key, f.Stored)}}, true
+	case directory.Nowhere:
 		return Target{}, false
 	}
 	shards := g.Shards()
@@ -224,7 +234,8 @@ func (f *Filter) partitions(g *directory.Group, a *Args) (parts []int, unsure bo
 			constraints[j] = c
 			unsure = unsure || doubt
 		}
-		parts = append(parts, g.Prune(constraints[:len(f.Key)], constraints[len(f.Key):])...)
+		left, missing := a.Entries.Prune(g, constraints[:len(f.Key)], constraints[len(f.Key):])
+		parts, a.missing = append(parts, left...), append(a.missing, missing...)
 	}
 	slices.Sort(parts)
 	return slices.Compact(parts), unsure, nil
@@ -323,14 +334,32 @@ func (f *Filter) storedIn(g *directory.Group, a *Args) ([]int, error) {
 			}
 			values[j] = v
 		}
-		part, ok := g.Locate(values[:len(f.Key)], values[len(f.Key):])
-		if !ok {
-			return nil, f.noPartition(values)
+		key := values[:len(f.Key)]
+		part, where := a.Entries.Locate(g, key, values[len(f.Key):], true)
+		switch where {
+		case directory.Placed:
+		case directory.Unknown:
+			a.missing = append(a.missing, g.Missing(key, true))
+		case directory.Nowhere:
+			return nil, f.nowhere(g, values)
 		}
 		parts = append(parts, part)
 	}
 	slices.Sort(parts)
 	return slices.Compact(parts), nil
+}
+
+// nowhere is the error for a row that no partition takes.
+func (f *Filter) nowhere(g *directory.Group, values []directory.Value) *Error {
+	e := f.noPartition(values)
+	if g.Method != directory.MethodDirectory {
+		return e
+	}
+	e.Hint = "Its key has no entry: ALTER SHARD TABLE … ASSIGN (key) TO shard makes one."
+	if len(directory.EntryKeyOf(values)) > directory.MaxEntryKey {
+		e.Hint = "Its key is longer than an entry's can be."
+	}
+	return e
 }
 
 // noPartition is Postgres's error for a row without a partition.

@@ -44,6 +44,9 @@ type Config struct {
 	// FreshGoroutine makes each request run on a goroutine of its own, and none live between requests:
 	// idle clients wait in an event loop. Defaults to false: a goroutine for each client.
 	FreshGoroutine bool
+	// EntryCache is the greatest number of entries of tables by DIRECTORY that are remembered, about 120 bytes
+	// each. Defaults to 1,000,000.
+	EntryCache int
 	// CancelPrefix is put in front of the process ids given to clients, so that those of several routers
 	// differ. Only the lower 11 bits count. Defaults to 0.
 	CancelPrefix uint16
@@ -119,6 +122,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.StartupTimeout, 60*time.Second)
 	setDefault(&c.HoldTimeout, 30*time.Second)
 	setDefault(&c.DrainTimeout, 30*time.Second)
+	setDefault(&c.EntryCache, 1_000_000)
 	setDefault(&c.OutputBound, exec.DefaultOutputBound)
 	setDefault(&c.RequestBound, 256<<10)
 }
@@ -147,6 +151,7 @@ func (c *Config) validate() error {
 		"max_clients": int64(c.MaxClients), "startup_timeout": int64(c.StartupTimeout),
 		"hold_timeout": int64(c.HoldTimeout), "drain_timeout": int64(c.DrainTimeout),
 		"output_bound": int64(c.OutputBound), "request_bound": int64(c.RequestBound),
+		"entry_cache": int64(c.EntryCache),
 	} {
 		if value < 0 {
 			return fmt.Errorf("%s: %d must not be negative", name, value)

@@ -13,7 +13,7 @@ import (
 func (c *Session) explain(ctx context.Context, st *planner.Statement, plan *planner.Plan) (result, error) {
 	r := result{columns: []string{"QUERY PLAN"}, tag: "EXPLAIN"}
 	inner := plan.Explain.Inner
-	target, err := plan.Targets(planner.Args{Map: c.view.partitions, Statement: st})
+	target, err := c.locate(ctx, plan, planner.Args{Map: c.view.partitions, Statement: st})
 	if err != nil {
 		return r, err
 	}

@@ -163,7 +163,7 @@ func (c *Session) targets(ctx context.Context, p *portal) (planner.Target, error
 	if st.plan.Kind == planner.Execute {
 		return c.executeTargets(ctx, st)
 	}
-	return c.targetOf(st.plan, planner.Args{
+	return c.targetOf(ctx, st.plan, planner.Args{
 		Map: c.view.partitions, Statement: &st.parsed, Params: p.bind.Params, Formats: p.bind.Formats, Types: types,
 	})
 }

@@ -172,7 +172,7 @@ func argsOf(data *planner.ExecuteData) (values [][]byte, constant bool) {
 }
 
 // routeExecute finds the shards of an EXECUTE from its arguments.
-func (c *Session) routeExecute(st *statement, data *planner.ExecuteData) (planner.Target, planner.Args, error) {
+func (c *Session) routeExecute(ctx context.Context, st *statement, data *planner.ExecuteData) (planner.Target, planner.Args, error) {
 	values, constant := argsOf(data)
 	if !constant && st.plan.Route.Kind == planner.RouteFilters {
 		return planner.Target{}, planner.Args{}, pgerr.Unsupported(
@@ -181,7 +181,7 @@ func (c *Session) routeExecute(st *statement, data *planner.ExecuteData) (planne
 	args := planner.Args{
 		Map: c.view.partitions, Statement: &st.parsed, Params: values, Types: st.described.Parameters,
 	}
-	target, err := st.plan.Targets(args)
+	target, err := c.locate(ctx, st.plan, args)
 	return target, args, err
 }
 
@@ -192,7 +192,7 @@ func (c *Session) simpleExecute(ctx context.Context, outer *planner.Statement, p
 	if err != nil {
 		return err
 	}
-	target, args, err := c.routeExecute(st, data)
+	target, args, err := c.routeExecute(ctx, st, data)
 	if err != nil {
 		return err
 	}
@@ -277,7 +277,7 @@ func (c *Session) executeTargets(ctx context.Context, outer *statement) (planner
 	if err := c.replan(ctx, st); err != nil {
 		return planner.Target{}, err
 	}
-	target, _, err := c.routeExecute(st, outer.plan.Execute)
+	target, _, err := c.routeExecute(ctx, st, outer.plan.Execute)
 	if err == nil && (!target.Whole || len(target.Shards) > 1) {
 		err = pgerr.Unsupported("EXECUTE on several shards is not supported in the extended protocol",
 			"Bind the prepared statement itself, or use the simple protocol.")

@@ -30,6 +30,7 @@ type Server struct {
 	member  *etcd.Member
 	origin  *commit.Origin
 	schema  *schema.Performer
+	entries *etcd.Entries
 	heal    func(ctx context.Context, database string, floor directory.Epoch) (*directory.Map, error)
 	log     *slog.Logger
 
@@ -42,7 +43,9 @@ type Server struct {
 	mockSecret [32]byte // what made-up verifiers are made of
 	// current is the newest cluster; ready is closed when there is one.
 	current atomic.Pointer[etcd.Cluster]
-	ready   chan struct{}
+	// entrySets are the sets of entries of the newest directory; only the watch uses it.
+	entrySets []string
+	ready     chan struct{}
 	// work are the goroutines of clients and requests.
 	work     sync.WaitGroup
 	draining atomic.Bool
@@ -76,13 +79,17 @@ func New(config Config, deps Dependencies) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	entries, err := etcd.NewEntries(deps.Maps, etcd.EntriesConfig{Writer: config.Name, CacheSize: config.EntryCache})
+	if err != nil {
+		return nil, err
+	}
 	listener, err := net.Listen("tcp", config.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", config.Listen, err)
 	}
 	s := &Server{
 		config: config, planner: deps.Planner, pools: deps.Pools, maps: deps.Maps, member: deps.Member, origin: origin,
-		schema: deps.Schema, heal: deps.Heal, log: deps.Log, listener: listener, initial: deps.Initial,
+		schema: deps.Schema, entries: entries, heal: deps.Heal, log: deps.Log, listener: listener, initial: deps.Initial,
 		ready: make(chan struct{}), drained: make(chan struct{}), clients: make(map[*Session]struct{}), databases: make(map[string]*database),
 	}
 	rand.Read(s.mockSecret[:]) // never fails
@@ -187,6 +194,7 @@ func (s *Server) learn(snapshot *etcd.Snapshot) {
 	for _, m := range snapshot.Maps {
 		s.learnMap(m)
 	}
+	s.retainEntries(snapshot)
 }
 
 // learnMap takes a map, from the watch or from whoever has just changed it.

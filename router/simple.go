@@ -110,7 +110,7 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 		return c.simpleLocal(ctx, st, plan)
 	}
 	args := planner.Args{Map: c.view.partitions, Statement: st}
-	target, err := c.targetOf(plan, args)
+	target, err := c.targetOf(ctx, plan, args)
 	if err != nil {
 		return err
 	}
@@ -127,11 +127,11 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 }
 
 // targetOf finds the shards of an execution. What only asks a connection (SHOW) goes where the session has one.
-func (c *Session) targetOf(plan *planner.Plan, args planner.Args) (planner.Target, error) {
+func (c *Session) targetOf(ctx context.Context, plan *planner.Plan, args planner.Args) (planner.Target, error) {
 	if shard, ok, err := c.cursorShard(plan); ok || err != nil {
 		return planner.Target{Shards: []directoryShard{shard}, Whole: true}, err
 	}
-	target, err := plan.Targets(args)
+	target, err := c.locate(ctx, plan, args)
 	if err != nil || len(target.Shards) > 0 {
 		return target, err
 	}
@@ -288,7 +288,7 @@ func (c *Session) runWhole(ctx context.Context, text string) (done bool, err err
 		if plan.Kind == planner.Empty {
 			continue
 		}
-		at, err := plan.Targets(planner.Args{Map: c.view.partitions, Statement: st})
+		at, err := c.locate(ctx, plan, planner.Args{Map: c.view.partitions, Statement: st})
 		if err != nil || len(at.Shards) != 1 || !at.Whole || target.Shards != nil && at.Shards[0] != target.Shards[0] {
 			return false, nil
 		}

@@ -261,7 +261,7 @@ func planSharding(st *Statement, env *Env) (*Plan, *Error) {
 	}
 	plan := &Plan{Kind: Sharding, Sharding: parsed, valuesUsed: true}
 	switch parsed.(type) {
-	case *shardsql.ShowShards, *shardsql.ShowTables, *shardsql.ShowPartitions:
+	case *shardsql.ShowShards, *shardsql.ShowTables, *shardsql.ShowPartitions, *shardsql.ShowTransactions:
 		plan.Kind, plan.Tag, plan.ReadOnly = ShowSharding, "SHOW", true
 	case *shardsql.UnshardTable:
 		plan.Tag = "UNSHARD TABLE"

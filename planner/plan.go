@@ -37,7 +37,7 @@ const (
 	Notify                     // NOTIFY, runs on the home shard: Plan.Name
 	DDL                        // changes the catalog: Plan.DDL
 	Sharding                   // a sharding statement that changes the map: Plan.Sharding
-	ShowSharding               // SHOW SHARDS, SHOW TABLES, SHOW PARTITIONS: Plan.Sharding
+	ShowSharding               // SHOW SHARDS, TABLES, PARTITIONS, TRANSACTIONS: Plan.Sharding
 	Explain                    // EXPLAIN: Plan.Explain
 )
 

@@ -13,6 +13,7 @@ import (
 	"github.com/shardyard/shardyard/directory/etcd"
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/backend"
+	"github.com/shardyard/shardyard/router/commit"
 	"github.com/shardyard/shardyard/router/exec"
 	"github.com/shardyard/shardyard/router/schema"
 )
@@ -65,6 +66,8 @@ type Dependencies struct {
 	Member *etcd.Member
 	// Schema performs the statements that change the map, and DDL on sharded tables. nil: they are refused.
 	Schema *schema.Performer
+	// Resolver finishes transactions over several shards; the router only asks it for SHOW TRANSACTIONS. nil: that is refused.
+	Resolver *commit.Resolver
 	// Heal gets a map that is not older than a shard's floor (fence.Fence.Heal). nil: the router waits for the watch.
 	Heal func(ctx context.Context, database string, floor directory.Epoch) (*directory.Map, error)
 	// Initial is a directory to begin with, as when etcd is out. Defaults to none.

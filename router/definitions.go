@@ -103,13 +103,15 @@ func (c *Session) changesObjects(plan *planner.Plan) bool {
 	return c.view.sharded() && plan.DDL.Objects && !plan.DDL.Temp
 }
 
-// showColumns are the columns of SHOW SHARDS, TABLES and PARTITIONS.
+// showColumns are the columns of SHOW SHARDS, TABLES, PARTITIONS and TRANSACTIONS.
 func showColumns(s shardsql.Statement) []string {
 	switch s.(type) {
 	case *shardsql.ShowShards:
 		return []string{"name", "role", "primary", "replicas", "state"}
 	case *shardsql.ShowTables:
 		return []string{"schema", "name", "kind", "method", "key", "group", "partitions", "shards"}
+	case *shardsql.ShowTransactions:
+		return []string{"gid", "router", "age", "state", "last_agent", "prepared_on"}
 	case *shardsql.ShowPartitions:
 		return []string{"name", "shard", "bounds"}
 	}

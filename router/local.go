@@ -6,6 +6,7 @@ import (
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/planner/shardsql"
 	"github.com/shardyard/shardyard/router/exec"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/schema"
@@ -201,6 +202,9 @@ func (c *Session) discard(ctx context.Context, st *planner.Statement, what strin
 
 // performSchema runs the statements that change what lives where, and those that show it.
 func (c *Session) performSchema(ctx context.Context, st *planner.Statement, plan *planner.Plan) (result, error) {
+	if _, ok := plan.Sharding.(*shardsql.ShowTransactions); ok {
+		return c.showTransactions(ctx, plan)
+	}
 	if plan.Kind == planner.ShowSharding {
 		shown, err := schema.Show(c.view.partitions, plan.Sharding, c.resolvedPath())
 		if err != nil {

@@ -23,16 +23,17 @@ import (
 
 // Server is a router. Its methods are safe for concurrent use.
 type Server struct {
-	config  Config
-	planner *planner.Planner
-	pools   *backend.Pools
-	maps    *etcd.Store
-	member  *etcd.Member
-	origin  *commit.Origin
-	schema  *schema.Performer
-	entries *etcd.Entries
-	heal    func(ctx context.Context, database string, floor directory.Epoch) (*directory.Map, error)
-	log     *slog.Logger
+	config   Config
+	planner  *planner.Planner
+	pools    *backend.Pools
+	maps     *etcd.Store
+	member   *etcd.Member
+	origin   *commit.Origin
+	resolver *commit.Resolver
+	schema   *schema.Performer
+	entries  *etcd.Entries
+	heal     func(ctx context.Context, database string, floor directory.Epoch) (*directory.Map, error)
+	log      *slog.Logger
 
 	listener   net.Listener
 	initial    *etcd.Snapshot
@@ -89,7 +90,8 @@ func New(config Config, deps Dependencies) (*Server, error) {
 	}
 	s := &Server{
 		config: config, planner: deps.Planner, pools: deps.Pools, maps: deps.Maps, member: deps.Member, origin: origin,
-		schema: deps.Schema, entries: entries, heal: deps.Heal, log: deps.Log, listener: listener, initial: deps.Initial,
+		resolver: deps.Resolver,
+		schema:   deps.Schema, entries: entries, heal: deps.Heal, log: deps.Log, listener: listener, initial: deps.Initial,
 		ready: make(chan struct{}), drained: make(chan struct{}), clients: make(map[*Session]struct{}), databases: make(map[string]*database),
 	}
 	rand.Read(s.mockSecret[:]) // never fails

@@ -2,6 +2,8 @@ package router
 
 import (
 	"context"
+	"strings"
+	"time"
 
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/pgerr"
@@ -123,6 +125,34 @@ func (c *Session) rollbackPipeline(ctx context.Context) error {
 	c.endPipelineVariables(true)
 	c.changes.take()
 	return err
+}
+
+// showTransactions runs SHOW TRANSACTIONS.
+func (c *Session) showTransactions(ctx context.Context, plan *planner.Plan) (result, error) {
+	r := result{columns: showColumns(plan.Sharding), tag: "SHOW"}
+	if c.server.resolver == nil {
+		return result{}, pgerr.Unsupported("this router does not finish transactions", "Use a router that has the directory.")
+	}
+	ctx, release := c.x.Cancellable(ctx)
+	defer release()
+	list, silent := c.server.resolver.List(ctx, c.view.partitions)
+	for _, shard := range silent {
+		c.notice(warning("01000", "shard "+string(shard)+" cannot be asked; what only it has prepared is not listed"))
+	}
+	for _, t := range list {
+		r.rows = append(r.rows, []string{
+			t.GID.String(), t.GID.Router, t.Age.Round(time.Millisecond).String(), string(t.State), string(t.GID.Agent), shardNames(t.Prepared),
+		})
+	}
+	return r, nil
+}
+
+func shardNames(shards []directoryShard) string {
+	names := make([]string, len(shards))
+	for i, shard := range shards {
+		names[i] = string(shard)
+	}
+	return strings.Join(names, ", ")
 }
 
 func (c *Session) needBlock(statement string) error {

@@ -17,6 +17,7 @@ import (
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router"
 	"github.com/shardyard/shardyard/router/backend"
+	"github.com/shardyard/shardyard/router/commit"
 	"github.com/shardyard/shardyard/router/schema"
 )
 
@@ -114,14 +115,20 @@ func (n *Node) serve(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	n.server, err = router.New(cfg.Router, router.Dependencies{
-		Planner: planner.New(cfg.Planner), Pools: n.pools, Maps: n.store, Member: n.member, Schema: n.performer,
-		Heal: n.fence.Heal, Initial: first, Log: cfg.Log,
+	n.latest.Store(first)
+	resolver, err := commit.NewResolver(commit.Config{
+		Maps: func() map[string]*directory.Map { return n.latest.Load().Maps }, Dial: n.pools.Service, Database: maintenance, Log: cfg.Log,
 	})
 	if err != nil {
 		return err
 	}
-	n.latest.Store(first)
+	n.server, err = router.New(cfg.Router, router.Dependencies{
+		Planner: planner.New(cfg.Planner), Pools: n.pools, Maps: n.store, Member: n.member, Schema: n.performer,
+		Heal: n.fence.Heal, Initial: first, Resolver: resolver, Log: cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
 	ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	n.work.Go(func() {
 		if err := n.server.Serve(ctx); err != nil {
@@ -130,6 +137,7 @@ func (n *Node) serve(ctx context.Context, cfg Config) error {
 	})
 	n.work.Go(func() { n.follow(ctx, cfg.SnapshotFile) })
 	n.work.Go(func() { n.recover(ctx) })
+	n.work.Go(func() { resolver.Run(ctx) })
 	return nil
 }
 

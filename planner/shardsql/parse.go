@@ -8,8 +8,8 @@ import (
 
 // Recognise reports, from its first words, whether sql is a sharding statement,
 // well-formed or not. No statement of Postgres begins with SHARD, UNSHARD or
-// ALTER SHARD; SHOW SHARDS, TABLES and PARTITIONS would be settings that it
-// does not have. It does not allocate.
+// ALTER SHARD; SHOW SHARDS, TABLES, PARTITIONS and TRANSACTIONS would be settings
+// that it does not have. It does not allocate.
 func Recognise(sql string) bool {
 	l := lexer.New(sql)
 	first, _ := l.Next()
@@ -21,7 +21,8 @@ func Recognise(sql string) bool {
 		return second.IsWord(sql, "shard")
 	case first.IsWord(sql, "show"):
 		second, _ := l.Next()
-		if !second.IsWord(sql, "shards") && !second.IsWord(sql, "tables") && !second.IsWord(sql, "partitions") {
+		if !second.IsWord(sql, "shards") && !second.IsWord(sql, "tables") && !second.IsWord(sql, "partitions") &&
+			!second.IsWord(sql, "transactions") {
 			return false
 		}
 		third, _ := l.Next()
@@ -257,6 +258,8 @@ func (p *parser) statement() (Statement, *Error) {
 		return &ShowShards{}, p.expectEnd("")
 	case p.words("show", "tables"):
 		return &ShowTables{}, p.expectEnd("")
+	case p.words("show", "transactions"):
+		return &ShowTransactions{}, p.expectEnd("")
 	case p.words("show", "partitions"):
 		if err := p.expectWords("from"); err != nil {
 			return nil, err

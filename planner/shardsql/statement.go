@@ -2,7 +2,7 @@ package shardsql
 
 // Statement is one sharding statement: *ShardTable, *PinTable,
 // *ReferenceTable, *DirectoryTable, *AlterShardTable, *UnshardTable,
-// *ShardFunction, *ShowShards, *ShowTables or *ShowPartitions.
+// *ShardFunction, *ShowShards, *ShowTables, *ShowPartitions or *ShowTransactions.
 type Statement interface{ statement() }
 
 // Name is a name as the user wrote it, folded as Postgres folds it.
@@ -141,16 +141,20 @@ type ShowShards struct{}
 // ShowTables is SHOW TABLES.
 type ShowTables struct{}
 
+// ShowTransactions is SHOW TRANSACTIONS.
+type ShowTransactions struct{}
+
 // ShowPartitions is SHOW PARTITIONS FROM t.
 type ShowPartitions struct{ Table Name }
 
-func (*ShardTable) statement()      {}
-func (*PinTable) statement()        {}
-func (*ReferenceTable) statement()  {}
-func (*DirectoryTable) statement()  {}
-func (*AlterShardTable) statement() {}
-func (*UnshardTable) statement()    {}
-func (*ShardFunction) statement()   {}
-func (*ShowShards) statement()      {}
-func (*ShowTables) statement()      {}
-func (*ShowPartitions) statement()  {}
+func (*ShardTable) statement()       {}
+func (*PinTable) statement()         {}
+func (*ReferenceTable) statement()   {}
+func (*DirectoryTable) statement()   {}
+func (*AlterShardTable) statement()  {}
+func (*UnshardTable) statement()     {}
+func (*ShardFunction) statement()    {}
+func (*ShowShards) statement()       {}
+func (*ShowTables) statement()       {}
+func (*ShowPartitions) statement()   {}
+func (*ShowTransactions) statement() {}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,10 +23,28 @@ const (
 // lockTimeout bounds waits for locks on the shards, so that recovery never stands in anybody's way for long.
 const lockTimeout = "2s"
 
+// errDecisionMissing: the last agent's transaction seems to have committed, and its decision is not there any
+// more. What the participants have to do is not certain, so nothing is done.
+var errDecisionMissing = errors.New("its last agent has committed a transaction of that number, but the decision is missing")
+
 // Settle asks the last agent, over a service connection to it, what became of the transaction, and aborts it if
 // nothing was decided: after Settle has returned nil no other outcome is possible any more. It waits for a decision
-// that is being written. An error says nothing about the outcome.
-func Settle(ctx context.Context, agent *pgx.Conn, gid GID) (Outcome, error) {
+// that is being written. An error says nothing about the outcome. old says that a decision could have been pruned
+// already, so that its absence proves nothing.
+func Settle(ctx context.Context, agent *pgx.Conn, gid GID, old bool) (Outcome, error) {
+	if old {
+		status, err := transactionStatus(ctx, agent, gid.Xid)
+		if err != nil {
+			return "", err
+		}
+		if status == "committed" {
+			outcome, err := decision(ctx, agent, gid)
+			if err == nil && outcome == "" {
+				err = fmt.Errorf("abort transaction %s: %w", gid, errDecisionMissing)
+			}
+			return outcome, err
+		}
+	}
 	// Invariant: the row stands, committed, before anybody acts on the answer; a later decide fails with 23505.
 	err := pgx.BeginFunc(ctx, agent, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = 'on'; SET LOCAL lock_timeout = '"+lockTimeout+"'"); err != nil {
@@ -38,11 +57,43 @@ func Settle(ctx context.Context, agent *pgx.Conn, gid GID) (Outcome, error) {
 	if err != nil {
 		return "", fmt.Errorf("abort transaction %s: %w", gid, err)
 	}
+	outcome, err := decision(ctx, agent, gid)
+	if err == nil && outcome == "" {
+		err = fmt.Errorf("read decision of transaction %s: %w", gid, pgx.ErrNoRows)
+	}
+	return outcome, err
+}
+
+// decision reads the decision of a transaction at its last agent, "" if there is none yet.
+func decision(ctx context.Context, agent *pgx.Conn, gid GID) (Outcome, error) {
 	var outcome Outcome
-	if err := agent.QueryRow(ctx, "SELECT outcome FROM shardyard.decision WHERE gid = $1", gid.String()).Scan(&outcome); err != nil {
+	err := agent.QueryRow(ctx, "SELECT outcome FROM shardyard.decision WHERE gid = $1", gid.String()).Scan(&outcome)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", nil
+	}
+	if err != nil {
 		return "", fmt.Errorf("read decision of transaction %s: %w", gid, err)
 	}
 	return outcome, nil
+}
+
+// transactionStatus is what Postgres says of a transaction of its own: "in progress", "committed", "aborted",
+// or "" where it knows nothing of it: it is too old, or lost. A crash or failover can lose a transaction that had
+// written no WAL to disk, and its number is given to another one then. So "committed" proves nothing by itself, but
+// "aborted" does: the transaction that is meant has not committed and never will.
+func transactionStatus(ctx context.Context, agent *pgx.Conn, xid uint64) (string, error) {
+	var status *string
+	err := agent.QueryRow(ctx, "SELECT pg_xact_status($1::text::xid8)", strconv.FormatUint(xid, 10)).Scan(&status)
+	var e *pgconn.PgError
+	switch {
+	case errors.As(err, &e) && e.Code == "22023": // the number is in the future
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("read status of transaction %d: %w", xid, err)
+	case status == nil:
+		return "", nil
+	}
+	return *status, nil
 }
 
 // Finish commits or rolls back a prepared transaction on the shard and database that a service connection leads

@@ -345,7 +345,7 @@ func (t *together) ask(ctx context.Context) (commit.Outcome, error) {
 		return "", err
 	}
 	defer commit.Close(ctx, conn)
-	return commit.Settle(ctx, conn, t.gid)
+	return commit.Settle(ctx, conn, t.gid, true)
 }
 
 func pause(ctx context.Context, d time.Duration) bool {

@@ -1,0 +1,178 @@
+package commit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"go.uber.org/goleak"
+
+	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/internal/devcluster"
+	"github.com/shardyard/shardyard/migrations"
+)
+
+var cluster *devcluster.Cluster
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(devcluster.Main(m, devcluster.Config{
+		Shards: 3, Settings: map[string]string{"max_prepared_transactions": "50", "fsync": "off"},
+	}, &cluster))
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+var beds atomic.Int64
+
+// bed is a database with the bookkeeping schema and a table on every shard.
+type bed struct {
+	t        *testing.T
+	database string
+	origin   *Origin
+}
+
+func newBed(t *testing.T) *bed {
+	t.Helper()
+	b := &bed{t: t, database: fmt.Sprintf("bed%d", beds.Add(1))}
+	must(t, cluster.CreateDatabase(t.Context(), b.database))
+	for i := range cluster.Shards() {
+		conn := b.connect(i)
+		must(t, migrations.Apply(t.Context(), conn.Config()))
+		b.exec(conn, "CREATE TABLE t (k int PRIMARY KEY); GRANT ALL ON t TO PUBLIC")
+	}
+	var err error
+	b.origin, err = NewOrigin("r1", fmt.Sprint(beds.Load()))
+	must(t, err)
+	return b
+}
+
+func (b *bed) maps() map[string]*directory.Map {
+	m, err := directory.NewMap(directory.Map{ClusterID: "c", Database: b.database, Epoch: 1, Shards: cluster.Shards(), Home: "s1"})
+	must(b.t, err)
+	return map[string]*directory.Map{b.database: m}
+}
+
+func (b *bed) dial(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {
+	for i, s := range cluster.Shards() {
+		if s.ID == shard.ID {
+			return pgx.Connect(ctx, cluster.ConnString(i, database))
+		}
+	}
+	return nil, errors.New("no such shard")
+}
+
+func (b *bed) connect(shard int) *pgx.Conn {
+	b.t.Helper()
+	conn, err := pgx.Connect(b.t.Context(), cluster.ConnString(shard, b.database))
+	must(b.t, err)
+	b.t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+func (b *bed) exec(conn *pgx.Conn, sql string) {
+	b.t.Helper()
+	if _, err := conn.Exec(b.t.Context(), sql); err != nil {
+		b.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// resolver is one that does not wait for anything, unless change says so.
+func (b *bed) resolver(change ...func(*Config)) *Resolver {
+	b.t.Helper()
+	cfg := Config{
+		Maps: b.maps, Dial: b.dial, Interval: 20 * time.Millisecond, Grace: time.Nanosecond, Patience: time.Hour, PruneInterval: time.Hour, Keep: time.Nanosecond,
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	r, err := NewResolver(cfg)
+	must(b.t, err)
+	b.t.Cleanup(func() {
+		for _, w := range r.watches {
+			w.close(context.Background())
+		}
+	})
+	return r
+}
+
+// begin writes k on all shards; the others than the first prepare.
+func (b *bed) begin(k int) (agent *pgx.Conn, gid GID) {
+	b.t.Helper()
+	agent = b.connect(0)
+	b.exec(agent, fmt.Sprintf("BEGIN; INSERT INTO t VALUES (%d)", k))
+	var xid uint64
+	must(b.t, agent.QueryRow(b.t.Context(), "SELECT pg_current_xact_id()::text::bigint").Scan(&xid))
+	gid = b.origin.Next("c", "s1", xid)
+	for i := range cluster.Shards() {
+		if i > 0 {
+			conn := b.connect(i)
+			b.exec(conn, fmt.Sprintf("BEGIN; INSERT INTO t VALUES (%d); PREPARE TRANSACTION '%s'", k, gid))
+			must(b.t, conn.Close(b.t.Context()))
+		}
+	}
+	return agent, gid
+}
+
+func (b *bed) decide(agent *pgx.Conn, gid GID) error {
+	_, err := agent.Exec(b.t.Context(), DecideSQL(gid, []directory.ShardID{"s2", "s3"}))
+	return err
+}
+
+// want checks on how many shards k stands and on how many something is prepared.
+func (b *bed) want(k, rows, prepared int) {
+	b.t.Helper()
+	gotRows, gotPrepared := b.count(k)
+	if gotRows != rows || gotPrepared != prepared {
+		b.t.Errorf("%d stands on %d shards, want %d; %d prepared, want %d", k, gotRows, rows, gotPrepared, prepared)
+	}
+}
+
+func (b *bed) count(k int) (rows, prepared int) {
+	b.t.Helper()
+	for i := range cluster.Shards() {
+		conn, err := pgx.Connect(b.t.Context(), cluster.ConnString(i, b.database))
+		must(b.t, err)
+		var here, doubt int
+		must(b.t, conn.QueryRow(b.t.Context(), `SELECT (SELECT count(*) FROM t WHERE k = $1),
+			(SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database())`, k).Scan(&here, &doubt))
+		rows, prepared = rows+here, prepared+doubt
+		must(b.t, conn.Close(b.t.Context()))
+	}
+	return rows, prepared
+}
+
+func (b *bed) decisions(conn *pgx.Conn) (n int) {
+	b.t.Helper()
+	must(b.t, conn.QueryRow(b.t.Context(), "SELECT count(*) FROM shardyard.decision").Scan(&n))
+	return n
+}
+
+func wantCode(t *testing.T, err error, code string) {
+	t.Helper()
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) || refused.Code != code {
+		t.Errorf("error is %v, want SQLSTATE %s", err, code)
+	}
+}
+
+// eventually polls a condition.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for !holds() {
+		if time.Now().After(deadline) {
+			t.Fatal("not in time: " + what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}

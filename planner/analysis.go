@@ -49,6 +49,10 @@ type analysis struct {
 	valuesUsed bool // the plan depends on the value of a literal
 
 	inFrom bool // a function of FROM is being looked at
+	perRow bool // expressions that are evaluated once for every changed row are being looked at
+
+	target  *reference // of an UPDATE or DELETE at the top
+	several *Error     // the first reason found against running a modification on several shards
 
 	// What the statement contains, at any level.
 	functions functionUse

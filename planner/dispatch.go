@@ -59,7 +59,9 @@ func (a *analysis) planOther(m message) (*Plan, *Error) {
 		return a.planDo(m)
 	case "CallStmt":
 		return a.planCall(m)
-	case "TruncateStmt", "LockStmt", "VacuumStmt", "ClusterStmt", "ReindexStmt":
+	case "TruncateStmt", "LockStmt":
+		return a.planTables(m)
+	case "VacuumStmt", "ClusterStmt", "ReindexStmt":
 		return a.planMaintenance(m)
 	case "CheckPointStmt", "LoadStmt", "AlterSystemStmt":
 		return a.planHome(commandTag(m)), nil

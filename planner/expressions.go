@@ -205,7 +205,9 @@ func (a *analysis) call(f *funcCall, s *scope) {
 			setFirst(&u.volatile, &u.volatileP, info.name, position)
 		}
 	case info.volatile:
-		setFirst(&u.volatile, &u.volatileP, info.name, position)
+		if !a.perRow || s.outer != nil || a.inFrom {
+			setFirst(&u.volatile, &u.volatileP, info.name, position)
+		}
 		if !info.user {
 			setFirst(&u.central, &u.centralP, info.name, position)
 		}

@@ -30,6 +30,9 @@ func (a *analysis) planModification(m message, tag string) (*Plan, *Error) {
 	if a.functions.setConfig > 0 {
 		plan.Dirty = true
 	}
+	if tag == "UPDATE" || tag == "DELETE" {
+		a.mayModify(plan)
+	}
 	return plan, nil
 }
 
@@ -42,6 +45,9 @@ func (a *analysis) targetScope(rv *rangeVar, w *withClause, outer *scope, ctx *c
 	a.with(w, s, outer, ctx)
 	r := a.relation(rv, ctx)
 	r.written = true
+	if outer == nil {
+		a.target = r
+	}
 	// An UPDATE of it sets the settings of the session.
 	a.functions.dirty = a.functions.dirty || rv.Relname == "pg_settings"
 	columns, open := r.columnsOf()
@@ -67,11 +73,12 @@ func (a *analysis) keepKey(r *reference, targets []*node) {
 // update analyses UPDATE.
 func (a *analysis) update(u *updateStmt, outer *scope, ctx *context) {
 	s, r := a.targetScope(u.Relation, u.WithClause, outer, ctx)
-	a.keepKey(r, u.TargetList)
 	a.from(u.FromClause, s, ctx)
 	a.where(u.WhereClause, s, ctx)
-	a.walkList(u.TargetList, s, ctx)
-	a.walkList(u.ReturningList, s, ctx)
+	a.keepsKey(r, u.TargetList, s, ctx)
+	a.defaults(r, u.TargetList)
+	a.eachRow(u.TargetList, s, ctx)
+	a.eachRow(u.ReturningList, s, ctx)
 }
 
 // delete analyses DELETE.
@@ -79,7 +86,7 @@ func (a *analysis) delete(d *deleteStmt, outer *scope, ctx *context) {
 	s, _ := a.targetScope(d.Relation, d.WithClause, outer, ctx)
 	a.from(d.UsingClause, s, ctx)
 	a.where(d.WhereClause, s, ctx)
-	a.walkList(d.ReturningList, s, ctx)
+	a.eachRow(d.ReturningList, s, ctx)
 }
 
 // mergeInto analyses MERGE, which is for tables of one place only.

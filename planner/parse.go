@@ -45,6 +45,7 @@ type (
 	typeNameNode     = pg.TypeName
 	sqlValueFunction = pg.SQLValueFunction
 	collateClause    = pg.CollateClause
+	truncateStmt     = pg.TruncateStmt
 	defElem          = pg.DefElem
 	aliasNode        = pg.Alias
 )
@@ -91,6 +92,8 @@ const (
 	varResetAll   = pg.VariableSetKind_VAR_RESET_ALL
 
 	overridingUser = pg.OverridingKind_OVERRIDING_USER_VALUE
+
+	dropCascade = pg.DropBehavior_DROP_CASCADE
 
 	discardAll       = pg.DiscardMode_DISCARD_ALL
 	discardPlans     = pg.DiscardMode_DISCARD_PLANS

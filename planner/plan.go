@@ -39,13 +39,14 @@ const (
 	Sharding                   // a sharding statement that changes the map: Plan.Sharding
 	ShowSharding               // SHOW SHARDS, TABLES, PARTITIONS, TRANSACTIONS: Plan.Sharding
 	Explain                    // EXPLAIN: Plan.Explain
+	Modify                     // several shards run a statement that writes: Plan.Modify
 )
 
 var kindNames = [...]string{
 	"empty", "relay", "scatter", "begin", "commit", "rollback", "savepoint", "release", "rollback to",
 	"set transaction", "set constraints", "set", "reset", "show", "discard", "prepare", "execute",
 	"deallocate", "declare cursor", "fetch", "close cursor", "copy", "listen", "unlisten", "notify",
-	"ddl", "sharding", "show sharding", "explain",
+	"ddl", "sharding", "show sharding", "explain", "modify",
 }
 
 // String returns the lower-case name of the kind.
@@ -94,8 +95,10 @@ type Plan struct {
 	SQL string
 	// Merge says how the answers of several shards become one. Only for Kind Scatter.
 	Merge *Merge
+	// Modify says how several shards run a statement that writes. Only for Kind Modify.
+	Modify *ModifyData
 	// Refusal is why the statement may not run on several shards; Targets returns it when
-	// values turn out to lead to more than one. nil for Kind Scatter.
+	// values turn out to lead to more than one. nil for the Kinds Scatter and Modify.
 	Refusal *Error
 	// SetConfig lists calls of set_config with constant arguments at the top level of the
 	// statement, which the session tracks like SET.

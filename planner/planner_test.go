@@ -282,7 +282,7 @@ func checkPlan(t *testing.T, p *Planner, st *Statement, env *Env) {
 		if err == nil && len(target.Shards) == 0 && len(target.Missing) == 0 && plan.Route.Kind != RouteNone {
 			t.Errorf("no shard for %q", st.Text)
 		}
-		if err == nil && len(target.Shards) > 1 && plan.Merge == nil {
+		if err == nil && len(target.Shards) > 1 && plan.Merge == nil && plan.Modify == nil {
 			t.Errorf("several shards without a merge for %q", st.Text)
 		}
 		if plan.Describer(env.Map) == "" {

@@ -89,6 +89,9 @@ func (pl *Plan) RouteLines() []string {
 	if pl.Merge != nil {
 		lines = append(lines, "several shards: "+pl.Merge.String())
 	}
+	if pl.Modify != nil {
+		lines = append(lines, "several shards: "+pl.Modify.String())
+	}
 	if pl.SQL != "" {
 		lines = append(lines, "pushed: "+pl.SQL)
 	}

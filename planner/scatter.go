@@ -146,11 +146,10 @@ func clockRefusal() *Error {
 // checkTables proves that every row of the result is made of rows of one shard: each reference is
 // joined by its whole key to one that has a part in every row.
 func (s *scatter) checkTables() *Error {
-	spread, elsewhere, _ := s.sorted()
-	if len(elsewhere) > 0 {
-		return refuse(hintMixed, "sharded table %s and table %s on shard %s are in one statement", spread[0].name, elsewhere[0].name, elsewhere[0].table.Shard).
-			at(s.position(elsewhere[0].position))
+	if err := s.checkPlaces(); err != nil {
+		return err
 	}
+	spread, _, _ := s.sorted()
 	var anchor *reference
 	for _, r := range spread {
 		if r.context == s.top {
@@ -163,6 +162,22 @@ func (s *scatter) checkTables() *Error {
 		return refuse(hintPin, "table %s is read in a subquery, on the outer side of a join or in WITH, and not on one shard", r.name).
 			at(s.position(r.position))
 	}
+	return s.checkJoined(anchor)
+}
+
+// checkPlaces refuses tables that are on one shard only beside sharded ones.
+func (s *scatter) checkPlaces() *Error {
+	spread, elsewhere, _ := s.sorted()
+	if len(elsewhere) == 0 {
+		return nil
+	}
+	return refuse(hintMixed, "sharded table %s and table %s on shard %s are in one statement", spread[0].name, elsewhere[0].name, elsewhere[0].table.Shard).
+		at(s.position(elsewhere[0].position))
+}
+
+// checkJoined proves that every reference is joined by its whole key to the anchor.
+func (s *scatter) checkJoined(anchor *reference) *Error {
+	spread, _, _ := s.sorted()
 	for _, r := range spread {
 		if r == anchor || r.joinedByKey(anchor) {
 			continue

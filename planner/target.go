@@ -150,6 +150,11 @@ func (pl *Plan) several(a *Args) (Target, error) {
 		return one(a.Map, shards[0])
 	case pl.Refusal != nil:
 		return Target{}, pl.refusal(uncertain)
+	case pl.Modify != nil:
+		if a.readsClock() {
+			return Target{}, clockRefusal()
+		}
+		return Target{Shards: shards}, nil
 	case pl.Merge == nil:
 		return Target{}, refuse(hintPin, "this statement is supported on one shard only")
 	}

@@ -80,6 +80,8 @@ func (c *Session) describePortal(ctx context.Context, p *portal) error {
 			return err
 		}
 		c.x.DescribePortal(&p.bound)
+	case p.modify != nil:
+		c.x.Local(p.modify.AppendDescription(nil))
 	case p.plan.Kind == planner.Copy:
 		c.x.Local(wire.AppendNoData(nil))
 	default:
@@ -100,14 +102,7 @@ func (c *Session) openPortal(ctx context.Context, p *portal) error {
 		return err
 	}
 	st := p.st
-	sent := &st.sent
-	if p.plan.SQL != "" {
-		if st.scatter.Text != p.plan.SQL || st.scatter.Meaning != c.meaning() {
-			st.scatter = c.statementFor(st.sent.ID+1, st.name, p.plan.SQL, st.sent.Types)
-			st.scatter.NoPosition = true
-		}
-		sent = &st.scatter
-	}
+	sent := c.severalText(p)
 	args := planner.Args{
 		Map: c.view.partitions, Statement: &st.parsed, Params: p.bind.Params, Formats: p.bind.Formats, Types: st.sent.Types,
 	}

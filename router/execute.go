@@ -39,6 +39,8 @@ func (c *Session) executeMessage(ctx context.Context, body []byte) error {
 		return c.executeLocal(ctx, p, m.MaxRows)
 	case p.bound.Link() != nil:
 		return c.executeOn(ctx, p, m.MaxRows)
+	case p.modify != nil:
+		return c.executeModify(ctx, p, m.MaxRows)
 	case p.plan.Kind == planner.Copy:
 		return c.x.CopyOut(ctx, p.target.Shards, p.st.parsed.Text, p.plan.Copy, 0)
 	}
@@ -56,7 +58,7 @@ func (c *Session) recheck(ctx context.Context, p *portal) error {
 	if c.inFlight.Load() == 0 {
 		c.enter()
 	}
-	if p.local || p.view == c.view || p.scatter != nil && !p.scatter.Fresh() {
+	if p.local || p.view == c.view || p.scatter != nil && !p.scatter.Fresh() || p.modify != nil && !p.modify.Fresh() {
 		return nil
 	}
 	if err := c.replan(ctx, p.st); err != nil {
@@ -133,7 +135,7 @@ func (c *Session) executeOn(ctx context.Context, p *portal, maxRows int32) error
 	if plan.Kind == planner.Copy && plan.Copy.From && plan.Copy.Stdio {
 		return c.x.Drain(ctx, l)
 	}
-	if plan.Pins == "" && len(plan.SetConfig) == 0 && plan.Kind != planner.DDL && !(plan.Kind == planner.Relay && len(c.temps) > 0) {
+	if plan.Pins == "" && len(plan.SetConfig) == 0 && plan.Kind != planner.DDL && !((plan.Kind == planner.Relay || plan.Kind == planner.Modify) && len(c.temps) > 0) {
 		return nil
 	}
 	// What it leaves behind must be known before the next statement.
@@ -168,6 +170,9 @@ func (c *Session) closeMessage(ctx context.Context, body []byte) error {
 func (c *Session) closePortal(ctx context.Context, p *portal) error {
 	if p.scatter != nil {
 		return p.scatter.Close(ctx)
+	}
+	if p.modify != nil {
+		return p.modify.Close(ctx)
 	}
 	if l := p.bound.Link(); l != nil {
 		if err := c.x.Focus(ctx, l); err != nil {

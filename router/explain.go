@@ -7,6 +7,7 @@ import (
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/pgerr"
 )
 
 // explain shows the routing of a statement above Postgres's own plan on each shard.
@@ -18,6 +19,13 @@ func (c *Session) explain(ctx context.Context, st *planner.Statement, plan *plan
 		return r, err
 	}
 	readOnly := inner.ReadOnly || !plan.Explain.Analyze
+	if !readOnly && len(target.Shards) > 1 && !c.x.InBlock() && !c.x.InImplicitBlock() {
+		if !c.rest.simple {
+			return r, pgerr.Unsupported("EXPLAIN ANALYZE of a write on several shards is not supported in the extended protocol outside of a transaction",
+				"Use BEGIN first, or the simple protocol.")
+		}
+		c.beginImplicit()
+	}
 	if err := c.x.MayUse(ctx, target.Shards, readOnly); err != nil {
 		return r, err
 	}

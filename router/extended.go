@@ -85,7 +85,7 @@ func (c *Session) newStatement(ctx context.Context, name, text string, types []u
 	st.plan, st.planned = plan, planKey{c.view, c.vars.version}
 	st.empty = plan.Kind == planner.Empty
 	c.nextID += 2
-	if plan.Kind != planner.Relay && plan.Kind != planner.Scatter {
+	if plan.Kind != planner.Relay && plan.Kind != planner.Scatter && plan.Kind != planner.Modify {
 		// What FETCH, EXECUTE and other utility statements give back depends on the session. Postgres fixes
 		// it when it parses them; describing a FETCH kept from before, whose cursor is gone, even crashes it.
 		name = ""

@@ -23,6 +23,7 @@ type portal struct {
 	bind    wire.Bind   // views tail
 	tail    []byte
 	scatter *exec.Scatter
+	modify  *exec.Modification
 	local   bool
 	done    bool // a local statement ran
 	// savepoints is the number of savepoints that stood when it was bound.
@@ -79,7 +80,7 @@ func (c *Session) newPortal(name string, st *statement) (*portal, error) {
 			return nil, pgerr.Newf("42P03", "cursor %q already exists", name)
 		}
 		delete(c.portals, name)
-		if l := old.bound.Link(); l == nil && old.scatter == nil {
+		if l := old.bound.Link(); l == nil && old.scatter == nil && old.modify == nil {
 			*old = portal{st: st, tail: old.tail, bind: old.bind, savepoints: c.x.Savepoints()}
 			return old, nil
 		}
@@ -122,7 +123,11 @@ func (c *Session) bindPortal(ctx context.Context, p *portal) error {
 		if err := c.flushPending(ctx); err != nil {
 			return err
 		}
-		if st.plan.Kind != planner.Copy {
+		if p.plan.Modify != nil {
+			if err := c.bindModify(ctx, p); err != nil {
+				return err
+			}
+		} else if st.plan.Kind != planner.Copy {
 			if err := c.openPortal(ctx, p); err != nil {
 				return err
 			}

@@ -253,6 +253,11 @@ func (c *Session) scatterExecute(ctx context.Context, st *statement, target plan
 		sent = c.statementFor(st.sent.ID+1, st.name, st.plan.SQL, st.sent.Types)
 	}
 	sent.NoPosition = true
+	if st.plan.Modify != nil {
+		return c.modifyWhole(ctx, &writer{
+			plan: st.plan, shards: target.Shards, sent: &sent, bind: &wire.Bind{Params: args.Params}, types: st.described.Parameters,
+		})
+	}
 	return c.scatterWhole(ctx, st.plan, exec.ScatterRequest{
 		Shards: target.Shards, Statement: &sent, Meaning: c.meaning(), Bind: &wire.Bind{Params: args.Params},
 		Types: st.described.Parameters, Merge: st.plan.Merge, Tag: st.plan.Tag,

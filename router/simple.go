@@ -120,6 +120,8 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 	switch {
 	case len(target.Shards) > 1 && plan.Kind == planner.Copy:
 		return c.x.CopyOut(ctx, target.Shards, st.Text, plan.Copy, st.Chars)
+	case !target.Whole && plan.Modify != nil:
+		return c.simpleModify(ctx, st, plan, target)
 	case !target.Whole:
 		return c.simpleScatter(ctx, st, plan, target, args)
 	}
@@ -281,7 +283,7 @@ func (c *Session) runWhole(ctx context.Context, text string) (done bool, err err
 		if err != nil {
 			return false, nil // told when its turn comes: what stands before it is run
 		}
-		plain := plan.Kind == planner.Relay || plan.Kind == planner.Empty || plan.Kind == planner.DDL && !c.view.sharded()
+		plain := plan.Kind == planner.Relay || plan.Kind == planner.Modify || plan.Kind == planner.Empty || plan.Kind == planner.DDL && !c.view.sharded()
 		if !plain || plan.ParseOnly || plan.Pins != "" || len(plan.SetConfig) > 0 || c.isLocal(plan) {
 			return false, nil
 		}

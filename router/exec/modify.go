@@ -38,6 +38,8 @@ type ModifyRequest struct {
 	Meaning string
 	// Portal is the client's name of the portal; the shards' portals have the same.
 	Portal string
+	// InOrder runs the pieces one after the other, as they stand, instead of all at once.
+	InOrder bool
 }
 
 // Modification is a statement that writes on several shards: bound on each of them by Modify, run by Run.
@@ -142,8 +144,13 @@ func (m *Modification) describe() error {
 	return nil
 }
 
-// Columns is the body of the RowDescription that the client gets, nil if no rows are returned.
-func (m *Modification) Columns() []byte { return m.columns }
+// AppendDescription appends what the client is told of the rows: RowDescription or NoData.
+func (m *Modification) AppendDescription(dst []byte) []byte {
+	if m.columns == nil {
+		return wire.AppendNoData(dst)
+	}
+	return wire.AppendFrame(dst, wire.TypeRowDescription, m.columns)
+}
 
 // Run runs the statement to its end on all shards at once, the first time it is called, and sends the client up to
 // maxRows returned rows (0: all), with their description in front if describe, and CommandComplete or PortalSuspended.
@@ -191,15 +198,22 @@ func (m *Modification) execute(ctx context.Context, whole bool) error {
 		return err
 	}
 	m.started = true
-	for _, p := range m.parts {
+	for i, p := range m.parts {
 		m.x.Used(p.portal.link, false)
 		p.portal.link.alone = true
 		if err := p.start(); err != nil {
 			return err
 		}
+		if m.request.InOrder {
+			if err := m.collect(ctx, m.parts[i:i+1]); err != nil {
+				return err
+			}
+		}
 	}
-	if err := m.collect(ctx); err != nil {
-		return err
+	if !m.request.InOrder {
+		if err := m.collect(ctx, m.parts); err != nil {
+			return err
+		}
 	}
 	for _, p := range m.parts {
 		if p.running && whole {
@@ -211,9 +225,9 @@ func (m *Modification) execute(ctx context.Context, whole bool) error {
 }
 
 // collect reads the answers of all pieces, each on a goroutine of its own. When one fails the others are cancelled.
-func (m *Modification) collect(ctx context.Context) error {
-	ended := make(chan *part, len(m.parts))
-	for _, p := range m.parts {
+func (m *Modification) collect(ctx context.Context, parts []*part) error {
+	ended := make(chan *part, len(parts))
+	for _, p := range parts {
 		go func() {
 			p.err = p.fill()
 			ended <- p
@@ -221,11 +235,11 @@ func (m *Modification) collect(ctx context.Context) error {
 	}
 	var failed error
 	var stops []func()
-	reading := make(map[*part]bool, len(m.parts))
-	for _, p := range m.parts {
+	reading := make(map[*part]bool, len(parts))
+	for _, p := range parts {
 		reading[p] = true
 	}
-	for range m.parts {
+	for range parts {
 		p := <-ended
 		delete(reading, p)
 		if p.err == nil || failed != nil {

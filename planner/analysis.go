@@ -47,6 +47,9 @@ type analysis struct {
 
 	params     map[int]*paramUse
 	valuesUsed bool // the plan depends on the value of a literal
+	// timeDefaults are the defaults of columns that read the time, where they stand for DEFAULT.
+	timeDefaults map[string]*node
+	texts        []int // literals that are certainly not read as dates or times
 
 	inFrom bool // a function of FROM is being looked at
 	perRow bool // expressions that are evaluated once for every changed row are being looked at
@@ -87,7 +90,7 @@ func newAnalysis(st *Statement, types []uint32, env *Env, root message) *analysi
 		env: env, sql: st.Text, literals: st.literals, types: types,
 		path:      env.Catalog.EffectivePath(env.SearchPath, env.User),
 		tableUses: make(map[string]int), params: make(map[int]*paramUse),
-		systemCol: -1, regCast: -1, clockText: -1, lockPos: -1,
+		timeDefaults: make(map[string]*node), systemCol: -1, regCast: -1, clockText: -1, lockPos: -1,
 	}
 	walk(root, func(m message) bool {
 		switch m := m.(type) {

@@ -65,19 +65,21 @@ type functionUse struct {
 	volatileP int
 	central   string // name of a volatile built-in whose effect is one for the database: on the home shard
 	centralP  int
-	clock     string // name of a function of the transaction's time
+	clock     string // name of a function of the transaction's time that cannot be replaced by a value
 	clockP    int
-	server    string // name of a function whose result depends on the server
-	serverP   int
-	unknown   string // name of a function that the catalog does not have
-	unknownP  int
-	writes    bool // a function that may write
-	dirty     bool // may leave session state
-	sample    bool
-	unusual   bool
-	currentOf bool
-	advisory  bool // takes a session advisory lock
-	setConfig int  // calls of set_config
+	// now, statementTime: the time of the transaction, of the statement, is read.
+	now, statementTime bool
+	server             string // name of a function whose result depends on the server
+	serverP            int
+	unknown            string // name of a function that the catalog does not have
+	unknownP           int
+	writes             bool // a function that may write
+	dirty              bool // may leave session state
+	sample             bool
+	unusual            bool
+	currentOf          bool
+	advisory           bool // takes a session advisory lock
+	setConfig          int  // calls of set_config
 	// sessionValue names currval or lastval.
 	sessionValue string
 }
@@ -196,7 +198,8 @@ func (a *analysis) call(f *funcCall, s *scope) {
 		setFirst(&u.unknown, &u.unknownP, info.name, position)
 		u.dirty, u.writes = true, true
 	case clocks[info.name] && !info.user:
-		setFirst(&u.clock, &u.clockP, info.name, position)
+		u.statementTime = u.statementTime || info.name == "statement_timestamp"
+		u.now = u.now || info.name != "statement_timestamp"
 	case info.name == "age" && len(f.Args) == 1 && !info.user:
 		setFirst(&u.clock, &u.clockP, info.name, position)
 	case harmless[info.name] && !info.user:
@@ -285,7 +288,7 @@ func (a *analysis) sqlValue(f *sqlValueFunction) {
 	switch f.Op {
 	case valueRole, valueUser, valueUserPlain, valueSessionUser, valueCurrentCatalog, valueCurrentSchema:
 	default:
-		setFirst(&a.functions.clock, &a.functions.clockP, "current_timestamp", int(f.Location))
+		a.functions.now = true
 	}
 }
 

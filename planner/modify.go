@@ -31,7 +31,7 @@ func (a *analysis) planModification(m message, tag string) (*Plan, *Error) {
 		plan.Dirty = true
 	}
 	if tag == "UPDATE" || tag == "DELETE" {
-		a.mayModify(plan)
+		a.mayModify(m, plan)
 	}
 	return plan, nil
 }
@@ -77,6 +77,7 @@ func (a *analysis) update(u *updateStmt, outer *scope, ctx *context) {
 	a.where(u.WhereClause, s, ctx)
 	a.keepsKey(r, u.TargetList, s, ctx)
 	a.defaults(r, u.TargetList)
+	a.noTimes(r, u.TargetList)
 	a.eachRow(u.TargetList, s, ctx)
 	a.eachRow(u.ReturningList, s, ctx)
 }

@@ -50,6 +50,10 @@ func figure(n *node) (name string, strong bool) {
 		if m.Kind == opPlain || m.Kind == opIn || m.Kind == opBetween || m.Kind == opAny {
 			return "?column?", false
 		}
+	case *sqlValueFunction:
+		if name := clockName(m); name != "" {
+			return name, true
+		}
 	case *boolExpr, *constant, *paramRef:
 		return "?column?", false
 	case *subLink:
@@ -59,6 +63,12 @@ func figure(n *node) (name string, strong bool) {
 	}
 	if n.GetNullTest() != nil || n.GetBooleanTest() != nil {
 		return "?column?", false
+	}
+	if c := n.GetCaseExpr(); c != nil {
+		if name, strong := figure(c.Defresult); strong && c.Defresult != nil {
+			return name, true
+		}
+		return "case", false
 	}
 	if n.GetCoalesceExpr() != nil {
 		return "coalesce", true

@@ -234,16 +234,29 @@ func location(m message) int {
 	return int(r.Get(field).Int())
 }
 
-// rewriteSelect returns the text of the statement sel after edit changed a copy of it. The result is
+// rewrite returns the text of a SELECT, UPDATE or DELETE after edit changed a copy of it. The result is
 // proved to parse to exactly the edited tree; if it does not, the statement must not be rewritten.
-func rewriteSelect(sel *selectStmt, edit func(*selectStmt)) (string, error) {
-	edited := proto.Clone(sel).(*selectStmt)
-	edit(edited)
+func rewrite(statement message, edit func(message) error) (string, error) {
+	edited := proto.Clone(statement)
+	if err := edit(edited); err != nil {
+		return "", err
+	}
 	tree, err := pg.Parse("SELECT") // for the version that Deparse insists on
 	if err != nil {
 		return "", fmt.Errorf("parse: %w", err)
 	}
-	tree.Stmts = []*pg.RawStmt{{Stmt: &pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: edited}}}}
+	raw := &pg.RawStmt{}
+	switch edited := edited.(type) {
+	case *selectStmt:
+		raw.Stmt = &pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: edited}}
+	case *updateStmt:
+		raw.Stmt = &pg.Node{Node: &pg.Node_UpdateStmt{UpdateStmt: edited}}
+	case *deleteStmt:
+		raw.Stmt = &pg.Node{Node: &pg.Node_DeleteStmt{DeleteStmt: edited}}
+	default:
+		return "", fmt.Errorf("rewrite: %s is not supported", kindName(statement))
+	}
+	tree.Stmts = []*pg.RawStmt{raw}
 	sql, err := pg.Deparse(tree)
 	if err != nil {
 		return "", fmt.Errorf("deparse: %w", err)
@@ -255,10 +268,9 @@ func rewriteSelect(sel *selectStmt, edit func(*selectStmt)) (string, error) {
 	if len(again.Stmts) != 1 {
 		return "", errors.New("deparsed text is not one statement")
 	}
-	want := proto.Clone(edited).(*selectStmt)
-	got := again.Stmts[0].Stmt.GetSelectStmt()
-	if got == nil {
-		return "", errors.New("deparsed text is not a SELECT")
+	want, got := proto.Clone(edited), unwrap(again.Stmts[0].Stmt)
+	if kindName(got) != kindName(want) {
+		return "", errors.New("deparsed text is another statement")
 	}
 	forgetLocations(want)
 	forgetLocations(got)
@@ -324,6 +336,94 @@ func timesZero(n *node) *node {
 	return &pg.Node{Node: &pg.Node_AExpr{AExpr: &pg.A_Expr{
 		Kind: opPlain, Name: []*node{stringNode("*")}, Lexpr: n, Rexpr: integerNode(0),
 	}}}
+}
+
+func cloneNode(n *node) *node { return proto.Clone(n).(*node) }
+
+// castPrecise casts to a type of Postgres with a precision.
+func castPrecise(n *node, builtin string, precision int64) *node {
+	cast := castNode(n, builtin)
+	cast.GetTypeCast().TypeName.Typmods = []*node{integerNode(precision)}
+	return cast
+}
+
+func paramNode(number int) *node {
+	return &pg.Node{Node: &pg.Node_ParamRef{ParamRef: &pg.ParamRef{Number: int32(number)}}}
+}
+
+// clockValue is the type of CURRENT_TIMESTAMP and its kin, "" for what has nothing to do with the time; precise: the
+// precision is given.
+func clockValue(f *sqlValueFunction) (name string, precise bool) {
+	switch f.Op {
+	case pg.SQLValueFunctionOp_SVFOP_CURRENT_DATE:
+		return "date", false
+	case pg.SQLValueFunctionOp_SVFOP_CURRENT_TIME:
+		return "timetz", false
+	case pg.SQLValueFunctionOp_SVFOP_CURRENT_TIME_N:
+		return "timetz", true
+	case pg.SQLValueFunctionOp_SVFOP_CURRENT_TIMESTAMP:
+		return "timestamptz", false
+	case pg.SQLValueFunctionOp_SVFOP_CURRENT_TIMESTAMP_N:
+		return "timestamptz", true
+	case pg.SQLValueFunctionOp_SVFOP_LOCALTIME:
+		return "time", false
+	case pg.SQLValueFunctionOp_SVFOP_LOCALTIME_N:
+		return "time", true
+	case pg.SQLValueFunctionOp_SVFOP_LOCALTIMESTAMP:
+		return "timestamp", false
+	case pg.SQLValueFunctionOp_SVFOP_LOCALTIMESTAMP_N:
+		return "timestamp", true
+	}
+	return "", false
+}
+
+// clockName is the name of a result column that is CURRENT_TIMESTAMP or one of its kin.
+func clockName(f *sqlValueFunction) string {
+	switch f.Op {
+	case pg.SQLValueFunctionOp_SVFOP_CURRENT_DATE:
+		return "current_date"
+	case pg.SQLValueFunctionOp_SVFOP_CURRENT_TIME, pg.SQLValueFunctionOp_SVFOP_CURRENT_TIME_N:
+		return "current_time"
+	case pg.SQLValueFunctionOp_SVFOP_CURRENT_TIMESTAMP, pg.SQLValueFunctionOp_SVFOP_CURRENT_TIMESTAMP_N:
+		return "current_timestamp"
+	case pg.SQLValueFunctionOp_SVFOP_LOCALTIME, pg.SQLValueFunctionOp_SVFOP_LOCALTIME_N:
+		return "localtime"
+	case pg.SQLValueFunctionOp_SVFOP_LOCALTIMESTAMP, pg.SQLValueFunctionOp_SVFOP_LOCALTIMESTAMP_N:
+		return "localtimestamp"
+	}
+	return ""
+}
+
+// eachNode calls visit for every Node beneath m, parents first; beneath what visit returns false for it does not go.
+func eachNode(m message, visit func(*node) bool) {
+	if m == nil || !m.ProtoReflect().IsValid() {
+		return
+	}
+	into := func(held message) {
+		n, ok := held.(*node)
+		switch {
+		case !ok:
+			eachNode(held, visit)
+		case visit(n):
+			eachNode(unwrap(n), visit)
+		}
+	}
+	r := m.ProtoReflect()
+	fields := r.Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		if field.Kind() != protoreflect.MessageKind || !r.Has(field) {
+			continue
+		}
+		if !field.IsList() {
+			into(r.Get(field).Message().Interface())
+			continue
+		}
+		list := r.Get(field).List()
+		for j := range list.Len() {
+			into(list.Get(j).Message().Interface())
+		}
+	}
 }
 
 func stringNode(s string) *node {

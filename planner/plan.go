@@ -93,6 +93,8 @@ type Plan struct {
 	Route Route
 	// SQL is what the shards of a scatter get; empty means the client's own text.
 	SQL string
+	// Clock says which parameters of SQL stand for the present; nil: none.
+	Clock *Clock
 	// Merge says how the answers of several shards become one. Only for Kind Scatter.
 	Merge *Merge
 	// Modify says how several shards run a statement that writes. Only for Kind Modify.
@@ -114,6 +116,9 @@ type Plan struct {
 	DDL         *DDLData           // DDL
 	Sharding    shardsql.Statement // Sharding, ShowSharding
 	Explain     *ExplainData       // Explain
+
+	// texts are the ordinals of literals that are certainly not read as dates or times.
+	texts []int
 
 	// valuesUsed is set when the plan was made from the value of a literal (pushed SQL,
 	// for one), so it serves only statements of exactly the same text.

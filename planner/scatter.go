@@ -30,12 +30,19 @@ func (s *scatter) plan() (*Merge, string, *Error) {
 	if err := s.limits(); err != nil {
 		return nil, "", err
 	}
-	if len(s.hidden) == 0 && s.merge.Offset == nil {
+	clock := s.clockParameters()
+	if len(s.hidden) == 0 && s.merge.Offset == nil && clock == nil {
 		return s.merge, "", nil
 	}
-	sql, err := rewriteSelect(s.sel, s.edit)
+	sql, err := rewrite(s.sel, func(edited message) error {
+		s.edit(edited.(*selectStmt))
+		if clock == nil {
+			return nil
+		}
+		return s.fixTime(edited, clock)
+	})
 	if err != nil {
-		return nil, "", refuse("Select the sort keys in front of any *, and leave OFFSET out.",
+		return nil, "", refuse("Select the sort keys in front of any *, name result columns that read the time (AS), and leave OFFSET out.",
 			"the statement cannot be rewritten for several shards")
 	}
 	return s.merge, sql, nil
@@ -232,7 +239,7 @@ func (s *scatter) count(n *node, clause string) (*ValueRef, *Error) {
 // edit makes the text for the shards: sort keys behind the select list, and LIMIT for LIMIT and OFFSET.
 func (s *scatter) edit(sel *selectStmt) {
 	for i, n := range s.hidden {
-		sel.TargetList = append(sel.TargetList, targetNode(fmt.Sprintf("shardyard_sort_%d", i+1), n))
+		sel.TargetList = append(sel.TargetList, targetNode(fmt.Sprintf("shardyard_sort_%d", i+1), cloneNode(n)))
 	}
 	if s.merge.Offset == nil {
 		return

@@ -44,6 +44,7 @@ func (a *analysis) mayScatter(sel *selectStmt, top *context, plan *Plan) {
 		return
 	}
 	plan.Kind, plan.Merge, plan.SQL, plan.Refusal = Scatter, merge, sql, nil
+	plan.Clock, plan.texts = a.clockParameters(), a.texts
 	if sql != "" {
 		a.valuesUsed = true
 	}

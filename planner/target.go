@@ -151,7 +151,7 @@ func (pl *Plan) several(a *Args) (Target, error) {
 	case pl.Refusal != nil:
 		return Target{}, pl.refusal(uncertain)
 	case pl.Modify != nil:
-		if a.readsClock() {
+		if a.readsClock(pl.texts) {
 			return Target{}, clockRefusal()
 		}
 		return Target{Shards: shards}, nil
@@ -192,17 +192,18 @@ func (pl *Plan) spread(a *Args, shards []directory.ShardID) (Target, error) {
 			return one(a.Map, shards[0]) // a shard says what is wrong with it
 		}
 	}
-	if a.readsClock() {
+	if a.readsClock(pl.texts) {
 		return Target{}, clockRefusal()
 	}
 	return Target{Shards: shards}, nil
 }
 
-// readsClock reports whether a literal or a parameter is a word that may stand for the present.
-func (a *Args) readsClock() bool {
+// readsClock reports whether a literal or a parameter is a word that may stand for the present. The literals in texts do
+// not, whatever they are.
+func (a *Args) readsClock(texts []int) bool {
 	if st := a.Statement; st != nil {
 		for i := range st.literals {
-			if st.literals[i].Kind != lexer.LiteralString {
+			if st.literals[i].Kind != lexer.LiteralString || slices.Contains(texts, i) {
 				continue
 			}
 			if text, ok := lexer.StringValue(st.Text, st.literals[i]); ok && readsClock(text) {
@@ -211,6 +212,9 @@ func (a *Args) readsClock() bool {
 		}
 	}
 	for i := range a.Params {
+		if i < len(a.Types) && !mayHoldTime(a.Types[i]) {
+			continue
+		}
 		wire, isBinary, null, err := a.bytes(i + 1)
 		if err == nil && !isBinary && !null && len(wire) < 64 && readsClock(string(wire)) {
 			return true

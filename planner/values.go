@@ -37,6 +37,9 @@ func (a *analysis) constantValue(c *constant, other uint32) (ValueRef, uint32, b
 		oid = floatType(text)
 	case constString:
 		oid = other
+		if !mayHoldTime(other) {
+			a.noTime(c)
+		}
 	case constBool:
 		oid = 16
 	default:

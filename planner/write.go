@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner/catalog"
 )
 
 // ModifyData is what the router needs to know of a write that may run on several shards.
@@ -25,7 +26,7 @@ func (d *ModifyData) String() string {
 
 // mayModify lets an UPDATE or DELETE run on several shards, if each of them can do its part by itself; else
 // it notes why not.
-func (a *analysis) mayModify(plan *Plan) {
+func (a *analysis) mayModify(m message, plan *Plan) {
 	if plan.Route.Kind != RouteFilters {
 		return
 	}
@@ -33,7 +34,17 @@ func (a *analysis) mayModify(plan *Plan) {
 		plan.Refusal = refusal
 		return
 	}
+	clock := a.clockParameters()
+	if clock != nil {
+		sql, err := rewrite(m, func(edited message) error { return a.fixTime(edited, clock) })
+		if err != nil {
+			plan.Refusal = refuse("Give the time as a parameter or as a constant.", "the time in this statement over several shards is not supported")
+			return
+		}
+		plan.SQL, a.valuesUsed = sql, true
+	}
 	plan.Kind, plan.Modify, plan.Refusal = Modify, &ModifyData{}, nil
+	plan.Clock, plan.texts = clock, a.texts
 }
 
 // checkModify proves that what an UPDATE or DELETE does is what the shards do together when each runs it: every
@@ -99,7 +110,11 @@ func (a *analysis) defaults(r *reference, targets []*node) {
 			if !ok || c.Generated || !c.HasDefault && c.Identity == 0 && a.env.Catalog.BaseType(c.Type) == c.Type || c.DefaultIsConst {
 				continue
 			}
-			if c.Identity == 0 && c.HasDefault && a.sameEverywhere(c.Default) {
+			if same, expression := a.sameEverywhere(c); same && (expression == nil || t.Val.GetSetToDefault() != nil) {
+				if expression != nil {
+					a.functions.now = true
+					a.timeDefaults[name] = expression
+				}
 				continue
 			}
 			a.refuseSeveral(refuse("Give the value itself.", "the default of column %q over several shards is not supported: it may differ from shard to shard", name),
@@ -126,21 +141,31 @@ func defaulted(t interface {
 	return []string{t.GetName()}
 }
 
-// sameEverywhere reports whether an expression of the catalog gives the same on every shard, in every session.
-func (a *analysis) sameEverywhere(expression string) bool {
-	tree, err := parse("SELECT " + expression)
+// sameEverywhere reports whether the default of a column gives the same on every shard. If it does so only when the time
+// of the transaction is fixed, the expression is returned too, to be written in place of DEFAULT.
+func (a *analysis) sameEverywhere(c *catalog.Column) (same bool, timed *node) {
+	if c.Identity != 0 || !c.HasDefault {
+		return false, nil
+	}
+	text := "SELECT " + c.Default
+	tree, err := parse(text)
 	if err != nil {
-		return false
+		return false, nil
 	}
 	m, n := tree.statement()
-	if n != 1 {
-		return false
+	sel, ok := m.(*selectStmt)
+	if n != 1 || !ok || len(sel.TargetList) != 1 {
+		return false, nil
 	}
-	own := newAnalysis(&Statement{Text: "SELECT " + expression}, nil, a.env, m)
-	own.selectInto(m.(*selectStmt), nil, &context{})
+	own := newAnalysis(&Statement{Text: text}, nil, a.env, m)
+	own.selectInto(sel, nil, &context{})
 	u := &own.functions
-	return own.refused == nil && u.volatile == "" && u.central == "" && u.clock == "" && u.server == "" && u.unknown == "" &&
-		own.clockText < 0 && own.regCast < 0 && len(own.references) == 0 && own.homeOnly == ""
+	same = own.refused == nil && u.volatile == "" && u.central == "" && u.clock == "" && !u.statementTime && u.server == "" &&
+		u.unknown == "" && own.clockText < 0 && own.regCast < 0 && len(own.references) == 0 && own.homeOnly == ""
+	if same && u.now {
+		timed = sel.TargetList[0].GetResTarget().GetVal()
+	}
+	return same, timed
 }
 
 // refuseSeveral notes a reason against running the statement on several shards; the first one counts.

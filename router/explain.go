@@ -41,6 +41,13 @@ func (c *Session) explain(ctx context.Context, st *planner.Statement, plan *plan
 	if !target.Whole && inner.SQL != "" {
 		text = plan.Explain.Prefix + inner.SQL
 	}
+	if clock := inner.Clock; clock != nil && !target.Whole {
+		transaction, statement, err := c.x.Present(ctx, target.Shards)
+		if err != nil {
+			return r, err
+		}
+		text = clock.InlineClock(text, transaction, statement)
+	}
 	for _, shard := range target.Shards {
 		add("Shard " + string(shard) + ":")
 		l, err := c.x.Link(ctx, shard)

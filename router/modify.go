@@ -6,7 +6,9 @@ import (
 	"slices"
 
 	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/exec"
+	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
 )
 
@@ -25,10 +27,27 @@ type writer struct {
 func (c *Session) simpleModify(ctx context.Context, st *planner.Statement, plan *planner.Plan, target planner.Target) error {
 	text, own := scatterText(st, plan)
 	c.nextID++
-	return c.modifyWhole(ctx, &writer{
+	err := c.modifyWhole(ctx, &writer{
 		plan: plan, shards: target.Shards, bind: &wire.Bind{}, shift: st.Chars,
 		sent: &exec.Statement{ID: c.nextID, Text: text, NoPosition: !own, Settings: c.vars.current, Meaning: c.vars.meaning},
 	})
+	return c.positioned(ctx, st, plan, target, err)
+}
+
+// positioned gives the error of a statement whose shards got another text its place in the client's text, if it is one
+// that a shard finds when it parses that.
+func (c *Session) positioned(ctx context.Context, st *planner.Statement, plan *planner.Plan, target planner.Target, err error) error {
+	var told, again *pgerr.Error
+	if plan.SQL == "" || !errors.As(err, &told) || told.Position != 0 {
+		return err
+	}
+	if !errors.As(c.x.ParseElsewhere(ctx, target.Shards[0], st.Text), &again) || again.Code != told.Code || again.Message != told.Message {
+		return err
+	}
+	if again.Position == 0 {
+		return err
+	}
+	return again.At(int(again.Position) + st.Chars)
 }
 
 // modifyWhole runs a write on several shards to its end, for a Query. Outside of a transaction it is one of its own,
@@ -55,8 +74,12 @@ func (c *Session) modifyWhole(ctx context.Context, w *writer) error {
 // openModify binds the statement on its shards.
 func (c *Session) openModify(ctx context.Context, w *writer) (*exec.Modification, error) {
 	r := exec.ModifyRequest{Meaning: c.meaning(), Portal: w.portal, InOrder: w.plan.Modify.InOrder}
+	sent, bind, err := c.fixTime(ctx, w.plan.Clock, w.shards, w.sent, w.bind)
+	if err != nil {
+		return nil, err
+	}
 	for _, shard := range w.shards {
-		r.Pieces = append(r.Pieces, exec.Piece{Shard: shard, Statement: w.sent, Bind: w.bind, Types: w.types, Shift: w.shift})
+		r.Pieces = append(r.Pieces, exec.Piece{Shard: shard, Statement: sent, Bind: bind, Types: w.types, Shift: w.shift})
 	}
 	m, err := c.x.Modify(ctx, r)
 	if err == nil && w.plan.Dirty {
@@ -109,4 +132,48 @@ func (c *Session) severalText(p *portal) *exec.Statement {
 		st.scatter.NoPosition = true
 	}
 	return &st.scatter
+}
+
+// fixTime returns the statement and its values with those of the clocks that the plan's text has as parameters.
+func (c *Session) fixTime(ctx context.Context, clock *planner.Clock, shards []directoryShard, st *exec.Statement, bind *wire.Bind) (*exec.Statement, *wire.Bind, error) {
+	if clock == nil {
+		return st, bind, nil
+	}
+	transaction, statement, err := c.x.Present(ctx, shards)
+	if err != nil {
+		return nil, nil, err
+	}
+	client := max(clock.Transaction, clock.Statement) - clock.Count() // how many parameters are the client's
+	if n := len(bind.Params); n != client {
+		return nil, nil, pgerr.Newf(pgerr.ProtocolViolation, "bind message supplies %d parameters, but prepared statement requires %d", n, client)
+	}
+	timed, values := *st, *bind
+	timed.Types = make([]uint32, client, client+clock.Count())
+	copy(timed.Types, st.Types)
+	values.Params = slices.Clone(bind.Params)
+	for _, value := range clockValues(clock, transaction, statement) {
+		timed.Types = append(timed.Types, exec.TimestamptzOID)
+		values.Params = append(values.Params, []byte(value))
+	}
+	if timed.Key != "" {
+		timed.Key = backend.PreparedKey(timed.Text, timed.Types, timed.Meaning)
+	}
+	if len(bind.Formats) > 0 {
+		values.Formats = make([]int16, len(values.Params))
+		for i := range client {
+			values.Formats[i] = bind.Format(i)
+		}
+	}
+	return &timed, &values, nil
+}
+
+// clockValues are the values of a plan's clocks in the order of their parameters.
+func clockValues(clock *planner.Clock, transaction, statement string) (values []string) {
+	if clock.Transaction > 0 {
+		values = append(values, transaction)
+	}
+	if clock.Statement > 0 {
+		values = append(values, statement)
+	}
+	return values
 }

@@ -209,7 +209,7 @@ func (c *Session) simpleScatter(ctx context.Context, st *planner.Statement, plan
 		Meaning:   c.vars.meaning,
 		Statement: &exec.Statement{ID: c.nextID, Text: text, NoPosition: !own, Settings: c.vars.current, Meaning: c.vars.meaning},
 	}
-	return c.scatterWhole(ctx, plan, request, args)
+	return c.positioned(ctx, st, plan, target, c.scatterWhole(ctx, plan, request, args))
 }
 
 // scatterWhole runs a read of several shards to its end, for a Query.
@@ -258,6 +258,10 @@ func (c *Session) openScatter(ctx context.Context, plan *planner.Plan, r exec.Sc
 		if len(m.OrderBy) > 0 && c.vars.foreign {
 			return nil, errForeignEncoding(c.vars.value("client_encoding"))
 		}
+	}
+	var err error
+	if r.Statement, r.Bind, err = c.fixTime(ctx, plan.Clock, r.Shards, r.Statement, r.Bind); err != nil {
+		return nil, err
 	}
 	return c.x.OpenScatter(ctx, r)
 }

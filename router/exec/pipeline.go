@@ -208,6 +208,7 @@ func (x *Executor) Sync(ctx context.Context, failed bool) error {
 		}
 	}
 	if !x.tx.block {
+		x.tx.present = ""
 		for _, l := range x.links {
 			l.endTransaction()
 		}

@@ -57,6 +57,7 @@ func (x *Executor) Idle() {
 	if x.tx.block || x.pipelining() {
 		return
 	}
+	x.tx.present = ""
 	for _, l := range x.links {
 		l.endTransaction()
 	}

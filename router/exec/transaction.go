@@ -22,6 +22,7 @@ type transaction struct {
 	begin           string // what begins it on a shard
 	isolation       string
 	savepoints      []string
+	present         string         // its time, as Present told it
 	first           *directory.Map // map of the first statement of a REPEATABLE READ transaction
 }
 

@@ -60,9 +60,11 @@ type analysis struct {
 	// What the statement contains, at any level.
 	functions functionUse
 	locking   bool
-	lockPos   int
-	writes    bool // a data-modifying WITH
-	systemCol int  // location of a system column, -1 if there is none
+	// innerLocking: rows are locked beneath the top level.
+	innerLocking bool
+	lockPos      int
+	writes       bool // a data-modifying WITH
+	systemCol    int  // location of a system column, -1 if there is none
 	// sortedInner: a subquery of FROM is sorted, which Postgres keeps although it need not.
 	sortedInner bool
 	outerAgg    bool // an aggregate in a subquery whose arguments are not its own level's

@@ -49,6 +49,7 @@ func (a *analysis) selectInto(sel *selectStmt, outer *scope, ctx *context) resul
 	a.with(sel.WithClause, s, outer, ctx)
 	if len(sel.LockingClause) > 0 {
 		a.locking = true
+		a.innerLocking = a.innerLocking || outer != nil
 	}
 	if sel.Op != setOpNone {
 		return a.setOperation(sel, s, ctx)

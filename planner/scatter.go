@@ -66,8 +66,11 @@ func (s *scatter) checkClauses() *Error {
 		return s.several("HAVING")
 	case len(sel.WindowClause) > 0:
 		return s.several("WINDOW")
-	case s.locking:
-		return s.several("FOR UPDATE and FOR SHARE")
+	case s.innerLocking:
+		return s.several("FOR UPDATE and FOR SHARE in a subquery or in WITH")
+	case s.locking && (sel.LimitCount != nil || sel.LimitOffset != nil):
+		// Each shard would lock as many rows as the limit says, and Postgres locks only those that it returns.
+		return s.several("FOR UPDATE and FOR SHARE with LIMIT or OFFSET")
 	case s.writes:
 		return s.several("WITH queries that change data")
 	case s.sortedInner:

@@ -38,7 +38,8 @@ type ModifyRequest struct {
 	Meaning string
 	// Portal is the client's name of the portal; the shards' portals have the same.
 	Portal string
-	// InOrder runs the pieces one after the other, as they stand, instead of all at once.
+	// InOrder runs the pieces one after the other, as they stand, instead of all at once. They are about whole tables, so
+	// the notices of the first shard are those of all.
 	InOrder bool
 }
 
@@ -101,6 +102,7 @@ func (m *Modification) open(ctx context.Context, piece *Piece) error {
 	}
 	p := &part{x: x, held: &m.held, step: step{shift: piece.Shift, noPosition: piece.Statement.NoPosition, part: piece.Statement.Part}}
 	p.portal.link, p.portal.name = l, m.request.Portal
+	p.quiet = m.request.InOrder && len(m.parts) > 0
 	p.portal.noPosition, p.portal.part = piece.Statement.NoPosition, piece.Statement.Part
 	l.pipelined = true
 	l.out = wire.AppendBind(l.out, p.portal.name, name, bind.Formats, bind.Params, bind.ResultFormats)
@@ -349,6 +351,7 @@ type part struct {
 	frames  []byte // rows and notices for the client, not sent yet
 	tag     string
 	err     error
+	quiet   bool        // its notices are those of another part
 	discard atomic.Bool // nobody wants its rows any more
 }
 
@@ -412,6 +415,9 @@ func (p *part) read() ([]byte, error) {
 		}
 		return frame.Raw, nil
 	case wire.TypeNotice:
+		if p.quiet {
+			return nil, nil
+		}
 		if wire.ErrorField(frame.Body, wire.FieldPosition) == nil {
 			return frame.Raw, nil
 		}

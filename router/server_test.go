@@ -253,11 +253,11 @@ func TestErrorPositions(t *testing.T) {
 		for sql, want := range map[string]int32{
 			"SELECT nix":             8,
 			"SELECT 'ä'; SELECT nix": 20,
-			"SET work_mem = '1MB'; SELECT 1; SELECT nix":          40,
-			"BEGIN; SELECT nix FROM items WHERE id = 3":           15,
-			"SELECT 1; SELECT nix FROM items ORDER BY id":         0,
-			"SELECT name FROM items WHERE id = 3 AND nix":         41,
-			"SELECT 1; UPDATE items SET name = 'all'; SELECT 'x'": 0,
+			"SET work_mem = '1MB'; SELECT 1; SELECT nix":                     40,
+			"BEGIN; SELECT nix FROM items WHERE id = 3":                      15,
+			"SELECT 1; SELECT nix FROM items ORDER BY id":                    0,
+			"SELECT name FROM items WHERE id = 3 AND nix":                    41,
+			"SELECT 1; UPDATE items SET name = 'all' FROM plain; SELECT 'x'": 0,
 		} {
 			_, err := simple(t, conn, sql)
 			if err == nil {

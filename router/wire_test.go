@@ -169,7 +169,7 @@ func TestPipelines(t *testing.T) {
 		// So is a write on one shard when a statement of the router's own refusal follows.
 		s.want("parsecomplete bindcomplete done:INSERT_0_1 error:0A000 ready:I",
 			parse("", "INSERT INTO plain VALUES (500, 1)"), bind("", ""), execute("", 0),
-			parse("", "UPDATE items SET name = 'all'"), bind("", ""), execute("", 0), sync)
+			parse("", "UPDATE items SET name = 'all' FROM plain"), bind("", ""), execute("", 0), sync)
 		s.want("columns:1 row:0 done:SELECT_1 ready:I", query("SELECT count(*) FROM plain WHERE id = 500"))
 		s.want("parsecomplete bindcomplete done:BEGIN parsecomplete bindcomplete row:1 done:SELECT_1 ready:T",
 			parse("", "BEGIN"), bind("", ""), execute("", 0), parse("", "SELECT 1"), bind("", ""), execute("", 0), sync)

@@ -96,7 +96,7 @@ func (c *Session) newStatement(ctx context.Context, name, text string, types []u
 
 // statementFor is a text as shards get it. The client's named statements are prepared by content.
 func (c *Session) statementFor(id uint64, name, text string, types []uint32) exec.Statement {
-	st := exec.Statement{ID: id, Text: text, Types: types, Settings: c.vars.current, Meaning: c.meaning()}
+	st := exec.Statement{ID: id, Text: text, Types: types, Settings: c.vars.carried, Meaning: c.meaning()}
 	if name != "" {
 		st.Key = backend.PreparedKey(text, types, st.Meaning)
 	}

@@ -33,7 +33,7 @@ func (c *Session) isLocal(plan *planner.Plan) bool {
 		planner.Sharding, planner.ShowSharding:
 		return true
 	case planner.Show:
-		return plan.Name == "application_name"
+		return plan.Name == "application_name" || plan.Name == snapshotSetting
 	case planner.DDL:
 		return !plan.DDL.Temp && (len(plan.DDL.Tables) > 0 || c.changesObjects(plan))
 	case planner.Explain:
@@ -46,7 +46,7 @@ func (c *Session) isLocal(plan *planner.Plan) bool {
 func localColumns(plan *planner.Plan) []string {
 	switch plan.Kind {
 	case planner.Show:
-		return []string{"application_name"}
+		return []string{plan.Name}
 	case planner.Explain:
 		return []string{"QUERY PLAN"}
 	case planner.ShowSharding:
@@ -130,7 +130,7 @@ func (c *Session) runLocal(ctx context.Context, st *planner.Statement, plan *pla
 	case planner.Reset:
 		r.tag, err = "RESET", c.runSet(ctx, st, plan.Set)
 	case planner.Show:
-		r.rows, r.tag = [][]string{{c.vars.value("application_name")}}, "SHOW"
+		r.rows, r.tag = [][]string{{c.vars.value(plan.Name)}}, "SHOW"
 	case planner.Discard:
 		r.tag, err = c.discard(ctx, st, plan.Name)
 	case planner.Prepare:
@@ -250,7 +250,7 @@ func (c *Session) performSchema(ctx context.Context, st *planner.Statement, plan
 // schemaSettings are the settings that DDL runs under on every shard.
 func (c *Session) schemaSettings() map[string]string {
 	settings := make(map[string]string)
-	for name, value := range c.vars.current.All {
+	for name, value := range c.vars.carried.All {
 		switch name {
 		case "application_name", "role", "session_authorization", "search_path":
 		default:

@@ -29,6 +29,7 @@ type Server struct {
 	maps     *etcd.Store
 	member   *etcd.Member
 	origin   *commit.Origin
+	gate     *commit.Gate
 	resolver *commit.Resolver
 	schema   *schema.Performer
 	entries  *etcd.Entries
@@ -84,12 +85,16 @@ func New(config Config, deps Dependencies) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	gate, err := commit.NewGate(commit.GateConfig{Dial: deps.Pools.Service, Log: deps.Log})
+	if err != nil {
+		return nil, err
+	}
 	listener, err := net.Listen("tcp", config.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", config.Listen, err)
 	}
 	s := &Server{
-		config: config, planner: deps.Planner, pools: deps.Pools, maps: deps.Maps, member: deps.Member, origin: origin,
+		config: config, planner: deps.Planner, pools: deps.Pools, maps: deps.Maps, member: deps.Member, origin: origin, gate: gate,
 		resolver: deps.Resolver,
 		schema:   deps.Schema, entries: entries, heal: deps.Heal, log: deps.Log, listener: listener, initial: deps.Initial,
 		ready: make(chan struct{}), drained: make(chan struct{}), clients: make(map[*Session]struct{}), databases: make(map[string]*database),
@@ -143,6 +148,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	})
 	s.background(func() { s.watchClients(ctx) })
 	s.background(func() { s.detectDeadlocks(ctx) })
+	s.background(func() { s.gate.Run(ctx) })
 	if s.parker != nil {
 		s.background(func() { s.parker.run(ctx) })
 	}

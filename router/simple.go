@@ -207,7 +207,7 @@ func (c *Session) simpleScatter(ctx context.Context, st *planner.Statement, plan
 	request := exec.ScatterRequest{
 		Shards: target.Shards, Bind: &wire.Bind{}, Merge: plan.Merge, Tag: plan.Tag, Shift: st.Chars,
 		Meaning:   c.vars.meaning,
-		Statement: &exec.Statement{ID: c.nextID, Text: text, NoPosition: !own, Settings: c.vars.current, Meaning: c.vars.meaning},
+		Statement: &exec.Statement{ID: c.nextID, Text: text, NoPosition: !own, Settings: c.vars.carried, Meaning: c.vars.meaning},
 	}
 	return c.positioned(ctx, st, plan, target, c.scatterWhole(ctx, plan, request, args))
 }
@@ -301,8 +301,11 @@ func (c *Session) runWhole(ctx context.Context, text string) (done bool, err err
 		target = at
 		readOnly = readOnly && plan.ReadOnly
 	}
-	if target.Shards == nil || c.x.MayUse(ctx, target.Shards, readOnly) != nil {
+	if target.Shards == nil {
 		return false, nil
+	}
+	if err := c.x.MayUse(ctx, target.Shards, readOnly); err != nil {
+		return true, err
 	}
 	dirty := &planner.Plan{Kind: planner.Relay, Dirty: true}
 	for i := range c.rest.statements {

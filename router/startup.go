@@ -113,6 +113,7 @@ func (c *Session) open(ctx context.Context, packet *wire.Startup) error {
 		return err
 	}
 	c.x = exec.New(c.server.pools, c.out, backend.Identity{Database: c.databaseName, User: c.user}, c.server.origin)
+	c.x.UseGate(c.server.gate)
 	c.statements, c.portals = make(map[string]*statement), make(map[string]*portal)
 	c.database.join(c)
 	if err := c.greet(ctx); err != nil {

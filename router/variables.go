@@ -23,6 +23,7 @@ type variables struct {
 
 	base       *backend.Settings // what RESET goes back to
 	current    *backend.Settings // what counts now, SET LOCAL included
+	carried    *backend.Settings // current without the router's own, for connections
 	persistent *backend.Settings // what will count after the transaction
 	// saved are the variables at the beginning of the transaction and at each savepoint.
 	saved []savedVariables
@@ -51,12 +52,16 @@ func (v *variables) value(name string) string {
 	if value, ok := v.current.Get(name); ok {
 		return value
 	}
+	if name == snapshotSetting {
+		return defaultSnapshot
+	}
 	return v.defaults[name]
 }
 
 // changed brings what is derived from the settings up to date.
 func (v *variables) changed(user string) {
 	v.version++
+	v.carried = v.current.Without(snapshotSetting)
 	role := user
 	if name, ok := v.current.Get("session_authorization"); ok && name != "default" {
 		role = name
@@ -135,7 +140,7 @@ func (v *variables) reset(name string, local bool) {
 
 // isCustom reports whether a setting is one of the application's own (app.tenant). Postgres leaves it empty when
 // it is reset, where a connection that never had it knows no such name.
-func isCustom(name string) bool { return strings.Contains(name, ".") }
+func isCustom(name string) bool { return strings.Contains(name, ".") && name != snapshotSetting }
 
 // resetAll gives every setting its default but those named.
 func (v *variables) resetAll(keep ...string) {
@@ -180,7 +185,8 @@ func (v *variables) committed() {
 // settingsChanged carries a change of the variables on: to the executor and, where it is reported, to the client.
 func (c *Session) settingsChanged() {
 	c.vars.changed(c.user)
-	c.x.SetSettings(c.vars.current)
+	c.x.SetSettings(c.vars.carried)
+	c.x.SetSnapshotMode(snapshotModes[c.vars.value(snapshotSetting)])
 	for _, name := range reportedSettings {
 		value := c.vars.value(name)
 		if name == "is_superuser" {
@@ -228,7 +234,8 @@ func (c *Session) greet(ctx context.Context) error {
 	}
 	c.vars.base, c.vars.persistent = c.vars.current, c.vars.current
 	c.vars.changed(c.user)
-	c.x.SetSettings(c.vars.current)
+	c.x.SetSettings(c.vars.carried)
+	c.x.SetSnapshotMode(snapshotModes[c.vars.value(snapshotSetting)])
 	c.vars.reported = make(map[string]string)
 	names := slices.Sorted(maps.Keys(defaults))
 	for _, name := range names {
@@ -251,6 +258,14 @@ func (c *Session) applyStartup(ctx context.Context, home directory.ShardID) erro
 			c.vars.current = c.vars.current.With(name, cleanASCII(value))
 			continue
 		}
+		if strings.EqualFold(name, snapshotSetting) {
+			checked, err := snapshotValue(value)
+			if err != nil {
+				return err.Fatal()
+			}
+			c.vars.current = c.vars.current.With(name, checked)
+			continue
+		}
 		if sameDefault(c.vars.defaults, name, value) {
 			continue
 		}
@@ -263,8 +278,8 @@ func (c *Session) applyStartup(ctx context.Context, home directory.ShardID) erro
 			return err
 		}
 		c.vars.current = c.vars.current.With(name, oneValue(rows))
-		l.SetSettings(c.vars.current)
-		c.x.SetSettings(c.vars.current)
+		l.SetSettings(c.vars.current.Without(snapshotSetting))
+		c.x.SetSettings(c.vars.current.Without(snapshotSetting))
 	}
 	c.x.Idle()
 	return nil
@@ -305,6 +320,8 @@ func (c *Session) runSet(ctx context.Context, st *planner.Statement, s *planner.
 	switch s.Name {
 	case "application_name":
 		return c.setApplicationName(s)
+	case snapshotSetting:
+		return c.setSnapshot(s)
 	case "transaction_isolation", "transaction_read_only", "transaction_deferrable":
 		return c.setTransactionVariable(ctx, s)
 	case "":
@@ -398,7 +415,7 @@ func (c *Session) setOnShard(ctx context.Context, st *planner.Statement, s *plan
 		return err
 	}
 	c.assign(s, oneValue(rows))
-	l.SetSettings(c.vars.current)
+	l.SetSettings(c.vars.carried)
 	return nil
 }
 
@@ -450,7 +467,7 @@ func (c *Session) setCharacteristics(ctx context.Context, st *planner.Statement)
 		c.vars.set(name, oneValue(rows), false)
 	}
 	c.settingsChanged()
-	l.SetSettings(c.vars.current)
+	l.SetSettings(c.vars.carried)
 	return nil
 }
 
@@ -475,6 +492,6 @@ func (c *Session) trackSetConfig(ctx context.Context, l *link, calls []planner.S
 		}
 		c.assign(s, oneValue(rows))
 	}
-	l.SetSettings(c.vars.current)
+	l.SetSettings(c.vars.carried)
 	return nil
 }

@@ -33,6 +33,9 @@ type Executor struct {
 	identity backend.Identity
 	origin   *commit.Origin
 
+	gate         *commit.Gate // nil: each shard has its own snapshot
+	snapshotMode SnapshotMode
+
 	view     View
 	settings *backend.Settings // what the session wants on every connection
 	links    []*Link

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/router/commit"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
 )
@@ -200,19 +201,14 @@ func (m *Modification) execute(ctx context.Context, whole bool) error {
 		return err
 	}
 	m.started = true
-	for i, p := range m.parts {
-		m.x.Used(p.portal.link, false)
-		p.portal.link.alone = true
-		if err := p.start(); err != nil {
+	if m.request.InOrder {
+		if err := m.oneByOne(ctx); err != nil {
 			return err
 		}
-		if m.request.InOrder {
-			if err := m.collect(ctx, m.parts[i:i+1]); err != nil {
-				return err
-			}
+	} else {
+		if err := m.start(ctx); err != nil {
+			return err
 		}
-	}
-	if !m.request.InOrder {
 		if err := m.collect(ctx, m.parts); err != nil {
 			return err
 		}
@@ -224,6 +220,40 @@ func (m *Modification) execute(ctx context.Context, whole bool) error {
 		}
 	}
 	return nil
+}
+
+// oneByOne runs the pieces one after the other. They lock whole tables, for which they need no snapshot.
+func (m *Modification) oneByOne(ctx context.Context) error {
+	for i, p := range m.parts {
+		m.x.Used(p.portal.link, false)
+		p.portal.link.alone = true
+		if err := p.start(); err != nil {
+			return err
+		}
+		if err := m.collect(ctx, m.parts[i:i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// start starts all pieces. Each takes its snapshot when it begins.
+func (m *Modification) start(ctx context.Context) error {
+	hold, err := m.x.holdFor(ctx, len(m.parts))
+	if err != nil {
+		return err
+	}
+	defer hold.Release(ctx)
+	processes := make([]commit.Process, len(m.parts))
+	for i, p := range m.parts {
+		m.x.Used(p.portal.link, false)
+		p.portal.link.alone = true
+		if err := p.start(); err != nil {
+			return err
+		}
+		processes[i] = commit.Process{Shard: p.portal.link.shard, PID: p.portal.link.conn.PID()}
+	}
+	return awaitSnapshots(ctx, hold, processes)
 }
 
 // collect reads the answers of all pieces, each on a goroutine of its own. When one fails the others are cancelled.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner"
@@ -56,19 +57,8 @@ func (x *Executor) OpenScatter(ctx context.Context, r ScatterRequest) (*Scatter,
 		s.hidden = r.Merge.Hidden
 	}
 	s.extendFormats()
-	var failed error
-	for _, shard := range r.Shards {
-		if failed = s.open(ctx, shard); failed != nil {
-			break
-		}
-	}
-	for _, src := range s.sources { // all of them, so that none owes an answer when one fails
-		if err := x.Drain(ctx, src.portal.link); err != nil && failed == nil {
-			failed = err
-		}
-	}
-	if failed != nil {
-		return nil, failed
+	if err := s.bindAll(ctx); err != nil {
+		return nil, err
 	}
 	if err := s.describe(); err != nil {
 		return nil, err
@@ -88,17 +78,55 @@ func (s *Scatter) extendFormats() {
 	s.request.Bind = &bind
 }
 
-func (s *Scatter) open(ctx context.Context, shard directory.ShardID) error {
+// bindAll binds the portals: that is when they take their snapshots.
+func (s *Scatter) bindAll(ctx context.Context) error {
+	x, gated := s.x, s.x.needsGate(len(s.request.Shards))
+	var links []*Link
+	var failed error
+	for _, shard := range s.request.Shards {
+		if failed = s.open(ctx, shard, gated); failed != nil {
+			break
+		}
+		links = append(links, s.sources[len(s.sources)-1].portal.link)
+	}
+	switch {
+	case failed != nil:
+	case !gated:
+		failed = s.bind()
+	default:
+		failed = x.gated(ctx, func(until time.Time) (bool, error) {
+			if err := s.bind(); err != nil {
+				return false, err
+			}
+			return x.drainUntil(ctx, links, until)
+		}, func() error {
+			if err := x.drainEach(ctx, links); err != nil {
+				return err
+			}
+			for _, src := range s.sources {
+				x.ClosePortal(&src.portal, false)
+			}
+			return nil
+		})
+	}
+	if err := x.drainEach(ctx, links); err != nil && failed == nil { // so that none owes an answer when one fails
+		failed = err
+	}
+	return failed
+}
+
+// open takes a link to a shard and has the statement parsed there; at once: the link is sent what it gets for that.
+func (s *Scatter) open(ctx context.Context, shard directory.ShardID, atOnce bool) error {
 	x, r := s.x, &s.request
 	l, err := x.linkWithoutFocus(ctx, shard)
 	if err != nil {
 		return err
 	}
-	bind := r.Bind
-	if l.NeedsParameterTypes(bind) {
-		copied := *bind
-		copied.Params = make([][]byte, len(bind.Params))
-		for i, p := range bind.Params {
+	src := &source{x: x, shift: r.Shift, bind: r.Bind}
+	if l.NeedsParameterTypes(r.Bind) {
+		copied := *r.Bind
+		copied.Params = make([][]byte, len(r.Bind.Params))
+		for i, p := range r.Bind.Params {
 			if p != nil {
 				copied.Params[i] = append([]byte{}, p...)
 			}
@@ -106,26 +134,45 @@ func (s *Scatter) open(ctx context.Context, shard directory.ShardID) error {
 		if err := x.TranslateParameters(l, &copied, r.Types); err != nil {
 			return err
 		}
-		bind = &copied
+		src.bind = &copied
 	}
 	before := len(l.steps)
-	name, err := x.Parse(ctx, l, r.Statement, false, r.Meaning)
-	if err != nil {
+	if src.statement, err = x.Parse(ctx, l, r.Statement, false, r.Meaning); err != nil {
 		return err
 	}
-	src := &source{x: x, shift: r.Shift}
-	src.portal.noPosition, src.portal.readOnly = r.Statement.NoPosition, true
-	src.portal.link, src.portal.name = l, r.Portal
-	l.pipelined = true
-	l.out = wire.AppendBind(l.out, r.Portal, name, bind.Formats, bind.Params, bind.ResultFormats)
-	l.steps = append(l.steps, step{kind: stepBind, silent: true, noPosition: r.Statement.NoPosition})
-	x.describePortal(&src.portal, true, &src.seen)
 	for i := before; i < len(l.steps); i++ {
 		l.steps[i].shift = r.Shift
 	}
+	src.portal.noPosition, src.portal.readOnly = r.Statement.NoPosition, true
+	src.portal.link, src.portal.name = l, r.Portal
 	s.sources = append(s.sources, src)
-	l.out = wire.AppendFlush(l.out)
-	return x.sendOwed(l)
+	if atOnce && len(l.out) > 0 {
+		l.pipelined = true
+		l.out = wire.AppendFlush(l.out)
+		return x.sendOwed(l)
+	}
+	return nil
+}
+
+// bind sends what binds the portals and describes their rows.
+func (s *Scatter) bind() error {
+	x, r := s.x, &s.request
+	for _, src := range s.sources {
+		l := src.portal.link
+		before := len(l.steps)
+		l.pipelined = true
+		l.out = wire.AppendBind(l.out, r.Portal, src.statement, src.bind.Formats, src.bind.Params, src.bind.ResultFormats)
+		l.steps = append(l.steps, step{kind: stepBind, silent: true, noPosition: r.Statement.NoPosition})
+		x.describePortal(&src.portal, true, &src.seen)
+		for i := before; i < len(l.steps); i++ {
+			l.steps[i].shift = r.Shift
+		}
+		l.out = wire.AppendFlush(l.out)
+		if err := x.sendOwed(l); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // describe works out what the client is told of the rows, and how they are merged.

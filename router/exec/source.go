@@ -11,8 +11,11 @@ type source struct {
 	x      *Executor
 	portal Portal
 	seen   Description
-	shift  int    // characters in front of the statement in the client's text
-	raw    []byte // the last row's frame
+	// statement is the name of the statement there, bind its values and formats for that shard.
+	statement string
+	bind      *wire.Bind
+	shift     int    // characters in front of the statement in the client's text
+	raw       []byte // the last row's frame
 	// chunk is the number of rows asked for at a time, 0: all. Chunks are read to their end, so that the
 	// connection is free for other statements while the portal is suspended.
 	chunk  int32

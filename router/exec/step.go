@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/shardyard/shardyard/router/backend"
@@ -151,6 +152,15 @@ func (x *Executor) receive(ctx context.Context, l *Link) error {
 			continue
 		}
 		frame, err := l.conn.Next()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if failed != nil { // what is left of the answer has been sent
+				if err := l.conn.SetReadDeadline(time.Time{}); err != nil {
+					return err
+				}
+				continue
+			}
+			l.steps = append(l.steps[:0], l.steps[i:]...)
+		}
 		if err != nil {
 			return err
 		}

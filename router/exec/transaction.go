@@ -24,6 +24,7 @@ type transaction struct {
 	savepoints      []string
 	present         string         // its time, as Present told it
 	first           *directory.Map // map of the first statement of a REPEATABLE READ transaction
+	snapshots       bool           // all shards have taken their snapshots of it
 }
 
 // isolated reports whether the transaction keeps one snapshot.
@@ -136,11 +137,12 @@ func (x *Executor) Fail() {
 	}
 }
 
-// MayUse checks that the transaction may go to these shards, before anything is sent: a transaction with one
-// snapshot may see one shard only. It may write on any number of shards.
-func (x *Executor) MayUse(_ context.Context, shards []directory.ShardID, _ bool) error {
+// MayUse checks that the transaction may go to these shards, before anything is sent: one with one snapshot sees those
+// that have taken it, which at its first statement are all (one shard only if it is SERIALIZABLE). It may write on any
+// number of shards.
+func (x *Executor) MayUse(ctx context.Context, shards []directory.ShardID, _ bool) error {
 	if x.tx.isolated() && x.tx.block {
-		return x.sameSnapshot(shards)
+		return x.sameSnapshot(ctx, shards)
 	}
 	return nil
 }
@@ -149,12 +151,21 @@ func (x *Executor) pipelining() bool {
 	return slices.ContainsFunc(x.links, func(l *Link) bool { return l.pipelined })
 }
 
-func (x *Executor) sameSnapshot(shards []directory.ShardID) error {
-	if x.tx.first == nil {
+func (x *Executor) sameSnapshot(ctx context.Context, shards []directory.ShardID) error {
+	switch {
+	case x.tx.first == nil:
+		if x.tx.isolation == "repeatable read" && x.gate != nil && x.snapshotMode != NoSnapshot && x.view.Map.AnythingSharded() {
+			if err := x.takeSnapshots(ctx); err != nil {
+				return err
+			}
+		}
 		x.tx.first = x.view.Map
-	} else if x.tx.first != x.view.Map && !samePlacement(x.tx.first, x.view.Map) {
+	case x.tx.first != x.view.Map && !samePlacement(x.tx.first, x.view.Map):
 		return pgerr.New(pgerr.StaleMap, "could not serialize access due to a change of the partition map").
 			WithHint("Run the transaction again.")
+	}
+	if x.tx.snapshots || x.tx.isolation == "repeatable read" && x.snapshotMode == NoSnapshot {
+		return nil
 	}
 	at := shards[0]
 	for _, l := range x.links {
@@ -166,7 +177,7 @@ func (x *Executor) sameSnapshot(shards []directory.ShardID) error {
 		if shard != at {
 			return pgerr.Unsupported(
 				fmt.Sprintf("a %s transaction on several shards is not supported", x.tx.isolation),
-				fmt.Sprintf("The transaction reads shard %s and this statement needs shard %s. Use READ COMMITTED.", at, shard))
+				fmt.Sprintf("The transaction reads shard %s and this statement needs shard %s. Use REPEATABLE READ or READ COMMITTED.", at, shard))
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -225,7 +226,9 @@ func (c *Conn) track(frame wire.Frame) bool {
 		name, value, err := wire.DecodeParameterStatus(frame.Body)
 		if err == nil && c.params[wire.View(name)] != wire.View(value) {
 			// A statement changed the name by which fencing finds the connection: DISCARD ALL brings it back.
-			if string(name) == applicationSetting && c.params[applicationSetting] != "" {
+			// That of a member of a transaction (MemberName) begins in the same way, and ends with it.
+			if string(name) == applicationSetting && c.params[applicationSetting] != "" &&
+				!strings.HasPrefix(wire.View(value), c.pool.owner.cfg.ApplicationName) {
 				c.dirty = true
 			}
 			c.params[string(name)] = string(value)

@@ -123,11 +123,22 @@ type writer struct {
 	xid  uint64
 	// lazy: synchronous_commit is less than "on" there.
 	lazy bool
+	// bound: it certainly cannot prepare.
+	bound bool
 }
 
 // askWriter fires what is deferred, so that nothing writes or waits later, and asks who has written.
 const askWriter = "SET CONSTRAINTS ALL IMMEDIATE; SELECT pg_catalog.pg_current_xact_id_if_assigned(), " +
 	"pg_catalog.current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')"
+
+// askPinned asks a connection that a session is pinned to, besides, whether the transaction did what cannot be
+// prepared: used a temporary relation (or dropped one: what it has locked is not there any more), or declared a
+// cursor WITH HOLD.
+const askPinned = askWriter + `, EXISTS (
+	SELECT FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation
+	WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.relation IS NOT NULL
+	AND (c.oid IS NULL OR c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())
+) OR EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable AND creation_time OPERATOR(pg_catalog.>=) pg_catalog.now())`
 
 // mayHaveWritten reports a link whose statements are not proved to be read-only, or not by us: a function may
 // be declared STABLE and write all the same.
@@ -155,7 +166,11 @@ func (x *Executor) writers(ctx context.Context) ([]writer, error) {
 	var errands []errand
 	for _, l := range x.links {
 		if l.mayHaveWritten() {
-			errands = append(errands, errand{link: l, sql: askWriter})
+			sql := askWriter
+			if l.pinned != "" {
+				sql = askPinned
+			}
+			errands = append(errands, errand{link: l, sql: sql})
 		}
 	}
 	if err := x.runAll(ctx, errands); err != nil {
@@ -164,9 +179,10 @@ func (x *Executor) writers(ctx context.Context) ([]writer, error) {
 	var writers []writer
 	for i := range errands {
 		e := &errands[i]
-		if len(e.rows) != 1 || len(e.rows[0]) != 2 || e.rows[0][1] == nil {
+		if len(e.rows) != 1 || len(e.rows[0]) < 2 || e.rows[0][1] == nil {
 			return nil, fmt.Errorf("ask shard %s for its transaction: unexpected answer", e.link.shard)
 		}
+		bound := len(e.rows[0]) == 3 && e.rows[0][2] != nil && *e.rows[0][2] == "t"
 		if e.link.wrote = e.rows[0][0] != nil; !e.link.wrote {
 			continue
 		}
@@ -174,16 +190,16 @@ func (x *Executor) writers(ctx context.Context) ([]writer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("ask shard %s for its transaction: %w", e.link.shard, err)
 		}
-		writers = append(writers, writer{link: e.link, xid: xid, lazy: *e.rows[0][1] == "t"})
+		writers = append(writers, writer{link: e.link, xid: xid, lazy: *e.rows[0][1] == "t", bound: bound})
 	}
 	return writers, nil
 }
 
-// lastAgent moves to the front the writer that decides: one that probably cannot prepare. Temporary tables
-// and what is announced by NOTIFY stand on the home shard; what makes a connection dirty may have done the same.
+// lastAgent moves to the front the writer that decides: one that cannot or may not be able to prepare. What makes a
+// connection dirty (a trigger, a function) may have used NOTIFY, which nothing shows; plain NOTIFY runs on the home shard.
 func lastAgent(writers []writer) {
 	score := func(w writer) int {
-		return 4*boolOrder(w.link.pinned != "") + 2*boolOrder(w.link.conn.Dirty()) + boolOrder(w.link.home)
+		return 8*boolOrder(w.bound) + 4*boolOrder(w.link.conn.Dirty() && w.link.pinned == "") + 2*boolOrder(w.link.pinned != "") + boolOrder(w.link.home)
 	}
 	slices.SortStableFunc(writers, func(a, b writer) int { return score(b) - score(a) })
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/shardyard/shardyard/router/commit"
 )
 
-// onEach are three items, one on each shard; the first is on the home shard.
-func onEach(t *testing.T, b *bed) []int {
+// itemOnEach are three items, one on each shard; the first is on the home shard.
+func itemOnEach(t *testing.T, b *bed) []int {
 	t.Helper()
 	conn := b.connect(0)
 	found := make([]int, len(cluster.Shards()))
@@ -127,7 +127,7 @@ func committing(conn *pgx.Conn) (answer chan error) {
 func TestDecisionIsLost(t *testing.T) {
 	b := newBed(t, 1)
 	conn := shop(t, b)
-	ids := onEach(t, b)
+	ids := itemOnEach(t, b)
 	writing(t, conn, ids, "w")
 	g := closeGate(t, b)
 	answer := committing(conn)
@@ -150,7 +150,7 @@ func TestDecisionIsLost(t *testing.T) {
 func TestOutcomeIsUnknown(t *testing.T) {
 	b := newBed(t, 1)
 	conn := shop(t, b)
-	ids := onEach(t, b)
+	ids := itemOnEach(t, b)
 	writing(t, conn, ids, "w")
 	g := closeGate(t, b)
 	answer := committing(conn)
@@ -189,7 +189,7 @@ func TestOutcomeIsUnknown(t *testing.T) {
 func TestCancelWhileCommitting(t *testing.T) {
 	b := newBed(t, 1)
 	conn := shop(t, b)
-	writing(t, conn, onEach(t, b), "w")
+	writing(t, conn, itemOnEach(t, b), "w")
 	g := closeGate(t, b)
 	answer := committing(conn)
 	g.waiting()
@@ -208,7 +208,7 @@ func TestCancelWhileCommitting(t *testing.T) {
 func TestCancelStorm(t *testing.T) {
 	b := newBed(t, 1)
 	conn := shop(t, b)
-	ids := onEach(t, b)
+	ids := itemOnEach(t, b)
 	committed, cancelled := 0, 0
 	for i := range 60 {
 		name := fmt.Sprintf("c%d", i)
@@ -243,7 +243,7 @@ func TestCancelStorm(t *testing.T) {
 func TestCannotPrepare(t *testing.T) {
 	b := newBed(t, 1)
 	conn := shop(t, b)
-	ids := onEach(t, b)
+	ids := itemOnEach(t, b)
 	mustSimple(t, conn, "CREATE TABLE remote (id int PRIMARY KEY, v int)")
 	mustSimple(t, conn, "SHARD TABLE remote ON s2")
 	mustSimple(t, conn, "INSERT INTO remote VALUES (1, 0)")
@@ -293,7 +293,7 @@ func TestCannotPrepare(t *testing.T) {
 func TestCommitUnderAnotherRole(t *testing.T) {
 	b := newBed(t, 1)
 	conn := shop(t, b)
-	ids := onEach(t, b)
+	ids := itemOnEach(t, b)
 	role := "app_" + b.database
 	mustSimple(t, conn, "CREATE ROLE "+role)
 	mustSimple(t, conn, "GRANT ALL ON items TO "+role)
@@ -345,7 +345,7 @@ func TestNoPreparedTransactions(t *testing.T) {
 	log := new(logLines)
 	b := newBed(t, 1, func(c *node.Config) { c.Log = slog.New(slog.NewTextHandler(log, nil)) })
 	conn := shop(t, b)
-	ids := onEach(t, b)
+	ids := itemOnEach(t, b)
 	change := func(sql string) {
 		direct(t, 1, "postgres", sql)
 		if err := cluster.RestartShard(t.Context(), 1); err != nil {

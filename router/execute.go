@@ -30,7 +30,7 @@ func (c *Session) executeMessage(ctx context.Context, body []byte) error {
 	}
 	// A portal may have been bound long ago: what has written since then counts.
 	if !p.local {
-		if err := c.x.MayUse(ctx, p.target.Shards, p.plan.ReadOnly); err != nil {
+		if err := c.mayUse(ctx, p.plan, p.target.Shards); err != nil {
 			return err
 		}
 	}

@@ -29,7 +29,7 @@ func (c *Session) simpleModify(ctx context.Context, st *planner.Statement, plan 
 	c.nextID++
 	err := c.modifyWhole(ctx, &writer{
 		plan: plan, shards: target.Shards, bind: &wire.Bind{}, shift: st.Chars,
-		sent: &exec.Statement{ID: c.nextID, Text: text, NoPosition: !own, Settings: c.vars.current, Meaning: c.vars.meaning},
+		sent: &exec.Statement{ID: c.nextID, Text: text, NoPosition: !own, Settings: c.vars.carried, Meaning: c.vars.meaning},
 	})
 	return c.positioned(ctx, st, plan, target, err)
 }

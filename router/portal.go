@@ -116,7 +116,7 @@ func (c *Session) bindPortal(ctx context.Context, p *portal) error {
 	if inner, ok := c.statements[executeName(st.plan)]; ok {
 		p.plan = inner.plan // what an EXECUTE leaves behind is what its statement does
 	}
-	if err := c.x.MayUse(ctx, target.Shards, c.readOnly(st.plan)); err != nil {
+	if err := c.mayUse(ctx, st.plan, target.Shards); err != nil {
 		return err
 	}
 	if !target.Whole || len(target.Shards) > 1 {

@@ -114,7 +114,7 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 	if err != nil {
 		return err
 	}
-	if err := c.x.MayUse(ctx, target.Shards, c.readOnly(plan)); err != nil {
+	if err := c.mayUse(ctx, plan, target.Shards); err != nil {
 		return err
 	}
 	switch {

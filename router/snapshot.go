@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"strings"
 
 	"github.com/shardyard/shardyard/planner"
@@ -27,6 +28,15 @@ func snapshotValue(text string) (string, *pgerr.Error) {
 			WithHint("Available values: cluster, shard, off.")
 	}
 	return value, nil
+}
+
+// mayUse checks that the transaction may run a statement on these shards. At the first one that needs a snapshot a REPEATABLE
+// READ transaction takes those of all shards; SHOW and LOCK TABLE need none, so what they wait for is seen.
+func (c *Session) mayUse(ctx context.Context, plan *planner.Plan, shards []directoryShard) error {
+	if (plan.Kind == planner.Show || plan.Tag == "LOCK TABLE") && !c.x.Serializable() {
+		return nil
+	}
+	return c.x.MayUse(ctx, shards, c.readOnly(plan))
 }
 
 // setSnapshot is SET and RESET of shardyard.snapshot.

@@ -140,6 +140,12 @@ func readings(t *testing.T, conn *pgx.Conn) map[string]func() int {
 			}
 			return total
 		},
+		"copy": func() int { return copied(t, conn, "COPY accounts (balance) TO STDOUT") },
+		"copy in a block": func() int {
+			mustSimple(t, conn, "BEGIN")
+			defer mustSimple(t, conn, "COMMIT")
+			return copied(t, conn, "COPY accounts (balance) TO STDOUT")
+		},
 	}
 }
 
@@ -193,5 +199,105 @@ func TestSnapshots(t *testing.T) {
 	})
 	if made := stop(); made < 100 {
 		t.Errorf("only %d transfers were made", made)
+	}
+}
+
+// A transaction that is decided is seen wholly, though the router that decided it died before it told the other shards;
+// one that is not decided is not seen and does not stand in the way.
+func TestSnapshotOfDeadRouter(t *testing.T) {
+	b := newBed(t, 2)
+	conn := bank(t, b)
+	shards := make(map[int]int) // shard to one of its accounts
+	for id := range accounts {
+		var port int
+		if err := conn.QueryRow(t.Context(), fmt.Sprintf("SELECT inet_server_port() FROM accounts WHERE id = %d", id)).Scan(&port); err != nil {
+			t.Fatal(err)
+		}
+		for i, shard := range cluster.Shards() {
+			if int(shard.Primary.Port) == port {
+				shards[i] = id
+			}
+		}
+	}
+	for number := range 10 {
+		gid := func(xid string) string { return fmt.Sprintf("shardyard/c/dead/1/%d/s2/%s", number, xid) }
+		prepare := func(gid string) {
+			direct(t, 0, b.database, fmt.Sprintf("BEGIN; UPDATE accounts SET balance = balance - 5 WHERE id = %d; PREPARE TRANSACTION '%s'", shards[0], gid))
+		}
+		reader := b.connect(number % 2)
+		// Decided: the last agent has committed.
+		prepare(gid("77"))
+		direct(t, 1, b.database, fmt.Sprintf("BEGIN; UPDATE accounts SET balance = balance + 5 WHERE id = %d; "+
+			"INSERT INTO shardyard.decision (gid, participants, outcome) VALUES ('%s', '{s1}', 'commit'); COMMIT", shards[1], gid("77")))
+		if got := sum(t, reader, pgx.QueryExecModeExec, "SELECT balance FROM accounts"); got != accounts*opening {
+			t.Fatalf("transaction %d: the sum is %d", number, got)
+		}
+		// Not decided.
+		prepare(gid("78"))
+		began := time.Now()
+		got := sum(t, reader, pgx.QueryExecModeExec, "SELECT balance FROM accounts")
+		if took := time.Since(began); got != accounts*opening || took > 2*time.Second {
+			t.Fatalf("transaction %d: the sum is %d, after %s", number, got, took)
+		}
+		direct(t, 0, b.database, "ROLLBACK PREPARED '"+gid("78")+"'")
+	}
+}
+
+// A reader that waits for a lock on a table does not hold up commits; when it gets the lock it sees one moment.
+func TestSnapshotBehindLock(t *testing.T) {
+	b := newBed(t, 2)
+	conn := bank(t, b)
+	mustSimple(t, conn, "CREATE TABLE others (id int PRIMARY KEY, n int)")
+	mustSimple(t, conn, "SHARD TABLE others BY HASH (id) PARTITIONS 6")
+	mustSimple(t, conn, "INSERT INTO others VALUES (1, 0); INSERT INTO others VALUES (2, 0); INSERT INTO others VALUES (3, 0); INSERT INTO others VALUES (4, 0)")
+	for name, read := range map[string]func(t *testing.T, conn *pgx.Conn) int{
+		"scatter": func(t *testing.T, conn *pgx.Conn) int {
+			return sum(t, conn, pgx.QueryExecModeExec, "SELECT balance FROM accounts")
+		},
+		"block": func(t *testing.T, conn *pgx.Conn) int {
+			mustSimple(t, conn, "BEGIN")
+			defer mustSimple(t, conn, "COMMIT")
+			return sum(t, conn, pgx.QueryExecModeSimpleProtocol, "SELECT balance FROM accounts")
+		},
+		"copy": func(t *testing.T, conn *pgx.Conn) int { return copied(t, conn, "COPY accounts (balance) TO STDOUT") },
+		"copy in a block": func(t *testing.T, conn *pgx.Conn) int {
+			mustSimple(t, conn, "BEGIN")
+			defer mustSimple(t, conn, "COMMIT")
+			return copied(t, conn, "COPY accounts (balance) TO STDOUT")
+		},
+		"repeatable read": func(t *testing.T, conn *pgx.Conn) int {
+			mustSimple(t, conn, "BEGIN ISOLATION LEVEL REPEATABLE READ")
+			defer mustSimple(t, conn, "COMMIT")
+			return sum(t, conn, pgx.QueryExecModeSimpleProtocol, "SELECT balance FROM accounts")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			blocker, err := pgx.Connect(t.Context(), cluster.ConnString(1, b.database))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer blocker.Close(context.Background())
+			mustSimple(t, blocker, "BEGIN; LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE")
+			reader, writer := b.connect(0), b.connect(1)
+			ended := make(chan int, 1)
+			go func() { ended <- read(t, reader) }()
+			within(t, "reader that waits", func() bool { return waiting(t, b) > 0 })
+			for range 5 {
+				began := time.Now()
+				mustSimple(t, writer, "UPDATE others SET n = n + 1")
+				if took := time.Since(began); took > time.Second {
+					t.Errorf("a commit took %s", took)
+				}
+			}
+			select {
+			case <-ended:
+				t.Fatal("the reader did not wait")
+			default:
+			}
+			mustSimple(t, blocker, "COMMIT")
+			if got := <-ended; got != accounts*opening {
+				t.Errorf("the sum is %d", got)
+			}
+		})
 	}
 }

@@ -1,17 +1,11 @@
 package exec
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"os"
-	"strconv"
 	"time"
 
-	"github.com/shardyard/shardyard/directory"
-	"github.com/shardyard/shardyard/planner"
-	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
 )
 
@@ -121,40 +115,6 @@ func (x *Executor) AbortCopy(ctx context.Context, reason string) error {
 	return x.CopyEnd(ctx, wire.AppendCopyFail(nil, reason))
 }
 
-// CopyOut runs COPY … TO STDOUT on several shards and makes one stream of their data.
-func (x *Executor) CopyOut(ctx context.Context, shards []directory.ShardID, sql string, c *planner.CopyData, shift int) error {
-	var links []*Link
-	for _, shard := range shards {
-		l, err := x.Link(ctx, shard)
-		if err != nil {
-			return err
-		}
-		links = append(links, l)
-	}
-	joined := copyJoin{x: x, copy: c, shift: shift}
-	for _, l := range links {
-		x.Used(l, true)
-		l.unnamed = 0
-		x.queueQuery(l, sql, step{kind: stepQuery})
-	}
-	for i, l := range links { // all work at once; their data is taken one after the other
-		if err := x.sendOwed(l); err != nil {
-			return errors.Join(err, x.cancelRest(ctx, links[:i], nil))
-		}
-	}
-	for i, l := range links {
-		if err := joined.shard(ctx, l, i == 0, i == len(links)-1); err != nil {
-			return errors.Join(err, x.cancelRest(ctx, links[i+1:], nil))
-		}
-	}
-	x.out.Put(wire.AppendCopyDone)
-	x.out.Put(func(dst []byte) []byte {
-		return wire.AppendCommandComplete(dst, "COPY "+strconv.FormatInt(joined.rows, 10))
-	})
-	x.Idle()
-	return nil
-}
-
 // sendOwed sends what is queued; the answers are read by the caller.
 func (x *Executor) sendOwed(l *Link) error {
 	err := x.send(l)
@@ -170,6 +130,7 @@ func (x *Executor) cancelRest(ctx context.Context, links []*Link, done func(*Lin
 		if len(l.steps) == 0 || l.conn.Broken() || done != nil && done(l) {
 			continue
 		}
+		l.copying = false
 		stop := cancelling(ctx, l.conn.Canceller())
 		for i := range l.steps {
 			l.steps[i].silent = true
@@ -178,101 +139,5 @@ func (x *Executor) cancelRest(ctx context.Context, links []*Link, done func(*Lin
 		stop()
 	}
 	x.Idle()
-	return nil
-}
-
-// copyJoin joins the COPY streams of several shards.
-type copyJoin struct {
-	x     *Executor
-	copy  *planner.CopyData
-	shift int
-	rows  int64
-}
-
-// binaryCopyHeader is the length of the fixed part of COPY's binary header; the length of its extension comes last.
-const binaryCopyHeader = 19
-
-var binaryCopyTrailer = []byte{0xff, 0xff}
-
-func (j *copyJoin) shard(ctx context.Context, l *Link, first, last bool) error {
-	x := j.x
-	var failed error
-	started := false
-	for {
-		frame, err := l.conn.Next()
-		if err != nil {
-			x.drop(l)
-			return err
-		}
-		switch frame.Type {
-		case wire.TypeCopyOutResponse:
-			if first {
-				err = x.out.Append(frame.Raw)
-			}
-		case wire.TypeCopyData:
-			if failed == nil {
-				err = j.data(frame, first, last, !started)
-				started = true
-			}
-		case wire.TypeNotice:
-			err = x.out.Append(frame.Raw)
-		case wire.TypeCommandComplete:
-			if tag, err := wire.DecodeCommandComplete(frame.Body); err == nil {
-				n, _ := wire.TagRows(tag)
-				j.rows += n
-			}
-		case wire.TypeErrorResponse:
-			failed = l.serverError(frame.Body, &step{shift: j.shift})
-			if l.conn.Broken() {
-				x.drop(l)
-				return failed
-			}
-		case wire.TypeReady:
-			l.steps = l.steps[:0]
-			return failed
-		}
-		if err != nil {
-			err = x.abandon(ctx, l, err)
-			x.drop(l)
-			return err
-		}
-	}
-}
-
-// data passes on one message of a shard, without what may come only once: header line, binary header and trailer.
-func (j *copyJoin) data(frame wire.Frame, first, last, start bool) error {
-	if j.copy.Format != "binary" {
-		if start && !first && j.copy.Header {
-			return nil
-		}
-		return j.x.out.Append(frame.Raw)
-	}
-	body := frame.Body
-	if start && !first {
-		if len(body) < binaryCopyHeader {
-			return pgerr.New(pgerr.InternalError, "a shard's binary COPY begins without its header")
-		}
-		extension := int(binary.BigEndian.Uint32(body[binaryCopyHeader-4:]))
-		if extension > len(body)-binaryCopyHeader {
-			return pgerr.New(pgerr.InternalError, "a shard's binary COPY has a header that is too long")
-		}
-		body = body[binaryCopyHeader+extension:]
-	}
-	if !last {
-		body = bytes.TrimSuffix(body, trailerOf(body, start && first))
-	}
-	if len(body) == 0 {
-		return nil
-	}
-	j.x.scratch = wire.AppendCopyData(j.x.scratch[:0], body)
-	return j.x.out.Append(j.x.scratch)
-}
-
-// trailerOf is the trailer if the message is one. A row is a message of its own and begins with the number
-// of its columns, so only the trailer is two bytes long, or follows the header of a table without rows.
-func trailerOf(body []byte, withHeader bool) []byte {
-	if withHeader && len(body) == binaryCopyHeader+len(binaryCopyTrailer) || len(body) == len(binaryCopyTrailer) {
-		return binaryCopyTrailer
-	}
 	return nil
 }

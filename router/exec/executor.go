@@ -153,6 +153,7 @@ type Link struct {
 	oids  *catalog.OIDMap // nil for the home shard
 
 	begun     bool   // BEGIN was sent
+	copying   bool   // it has answered COPY … TO, whose data is still to be read
 	member    bool   // its application_name says that it belongs to the transaction of another link
 	pipelined bool   // extended messages were sent since the last Sync
 	skipping  bool   // the server skips what comes until Sync

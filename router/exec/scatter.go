@@ -94,7 +94,7 @@ func (s *Scatter) bindAll(ctx context.Context) error {
 	case !gated:
 		failed = s.bind()
 	default:
-		failed = x.gated(ctx, func(until time.Time) (bool, error) {
+		failed = x.gated(ctx, firstSnapshotBound, func(until time.Time) (bool, error) {
 			if err := s.bind(); err != nil {
 				return false, err
 			}

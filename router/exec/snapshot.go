@@ -37,6 +37,8 @@ func (x *Executor) UseGate(gate *commit.Gate) { x.gate = gate }
 const (
 	firstSnapshotBound = 50 * time.Millisecond
 	snapshotAttempts   = 6
+	// wholeSnapshotBound is for the snapshots of a transaction: they wait for no lock, and cannot be taken again.
+	wholeSnapshotBound = 2 * time.Second
 )
 
 // needsGate reports whether a statement on so many shards takes its snapshots under the gate.
@@ -79,8 +81,7 @@ func awaitSnapshots(ctx context.Context, hold *commit.Hold, processes []commit.P
 // gated runs take, which has shards take their snapshots, while nothing can be decided and all that was is seen. take
 // gets the moment until which it may wait, and reports whether all snapshots were taken by then. If not, again is
 // called, which waits for what take left under way, and take is tried again.
-func (x *Executor) gated(ctx context.Context, take func(until time.Time) (taken bool, err error), again func() error) error {
-	bound := firstSnapshotBound
+func (x *Executor) gated(ctx context.Context, bound time.Duration, take func(until time.Time) (taken bool, err error), again func() error) error {
 	for attempt := 1; ; attempt++ {
 		hold, err := x.hold(ctx)
 		if err != nil {
@@ -170,7 +171,7 @@ func (x *Executor) takeSnapshots(ctx context.Context) error {
 	if err := x.drainEach(ctx, links); err != nil || failed != nil {
 		return errors.Join(failed, err)
 	}
-	err := x.gated(ctx, func(until time.Time) (bool, error) {
+	err := x.gated(ctx, wholeSnapshotBound, func(until time.Time) (bool, error) {
 		for _, l := range links {
 			l.unnamed = 0
 			x.queueQuery(l, "SELECT", step{kind: stepQuery, silent: true})

@@ -32,6 +32,9 @@ func (t *transaction) isolated() bool {
 	return t.isolation == "repeatable read" || t.isolation == "serializable"
 }
 
+// Serializable reports whether the open transaction is SERIALIZABLE.
+func (x *Executor) Serializable() bool { return x.tx.block && x.tx.isolation == "serializable" }
+
 // Status is the status that ReadyForQuery tells.
 func (x *Executor) Status() byte {
 	if x.tx.block && !x.tx.explicit {

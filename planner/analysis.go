@@ -71,6 +71,9 @@ type analysis struct {
 	regCast     int  // location of a cast to a reg* type, -1
 	clockText   int  // location of a date/time constant that reads the clock ('now'), -1
 
+	// insertion is the outermost statement, if it is an INSERT.
+	insertion *inserting
+
 	// refused is the first reason found against the whole statement.
 	refused *Error
 

@@ -54,6 +54,8 @@ func (r *ValueRef) scalar(a *Args) (directory.Value, error) {
 		return r.Const, nil
 	case r.Kind == RefLiteral:
 		return r.literal(a)
+	case r.Kind == RefSupplied:
+		return r.supplied(a)
 	}
 	return r.param(a)
 }
@@ -363,4 +365,27 @@ func (c *KeyColumn) stored(v directory.Value) (directory.Value, error) {
 		return directory.Null(c.Type), nil
 	}
 	return directory.Coerce(v, c.Type, c.Typmod)
+}
+
+func (r *ValueRef) supplied(a *Args) (directory.Value, error) {
+	if r.Param >= len(a.Supplied) {
+		return directory.Value{}, errMissing
+	}
+	if a.Supplied[r.Param] == nil {
+		return directory.Null(r.Type), nil
+	}
+	return readBinary(r.Type, a.Supplied[r.Param])
+}
+
+// text is the text of a string literal or of a parameter in text format; ok is false for anything else.
+func (r *ValueRef) text(a *Args) (text string, ok bool) {
+	if r.Kind == RefLiteral {
+		sql, lit, err := a.literal(r.Literal)
+		if err != nil || lit.Kind != lexer.LiteralString {
+			return "", false
+		}
+		return lexer.StringValue(sql, lit)
+	}
+	wire, isBinary, null, err := a.bytes(r.Param)
+	return string(wire), err == nil && !isBinary && !null
 }

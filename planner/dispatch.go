@@ -6,7 +6,7 @@ func (a *analysis) planStatement(m message) (*Plan, *Error) {
 	case *selectStmt:
 		return a.planSelect(m)
 	case *insertStmt:
-		return a.planModification(m, "INSERT")
+		return a.planInsert(m)
 	case *updateStmt:
 		return a.planModification(m, "UPDATE")
 	case *deleteStmt:

@@ -285,9 +285,7 @@ func (a *analysis) ownAggregate(f *funcCall, s *scope) bool {
 }
 
 func (a *analysis) sqlValue(f *sqlValueFunction) {
-	switch f.Op {
-	case valueRole, valueUser, valueUserPlain, valueSessionUser, valueCurrentCatalog, valueCurrentSchema:
-	default:
+	if name, _ := clockValue(f); name != "" {
 		a.functions.now = true
 	}
 }

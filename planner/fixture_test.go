@@ -24,6 +24,8 @@ import (
 //	codes(code varchar(3))          HASH
 //	flags(f bool)                   HASH
 //	levels(l int4 default 7)        HASH, with a constant default
+//	stamped(id int8)                colocated with customers; at defaults to now()
+//	keyed(k int8)                   colocated with customers; k defaults to abs(3)
 //	marks(k text, nondeterministic) not sharded, to be compared with
 //	tenants(id), projects(tenant_id int4) DIRECTORY round robin, colocated
 //	seats(tenant, name)                   DIRECTORY hash
@@ -56,6 +58,8 @@ projects   tenant_id:int4 id:int4 title:text
 seats      tenant:int8 name:text taken:bool
 vaults     name:text! worth:numeric
 traced     id:int4! k:int8
+stamped    id:int8 at:timestamptz
+keyed      k:int8 v:int4
 `
 
 type typeInfo struct {
@@ -188,6 +192,11 @@ func fixtureCatalog() *catalog.Snapshot {
 			rel.Triggers = []catalog.Trigger{{Name: "t", Function: 30004, Row: true, Events: "INSERT", Enabled: 'O', Definition: "CREATE TRIGGER t"}}
 		}
 	}
+	for _, rel := range d.Relations {
+		if c := (map[string]int{"stamped": 1, "keyed": 0})[rel.Name.Name]; rel.Name.Name == "stamped" || rel.Name.Name == "keyed" {
+			rel.Columns[c].HasDefault, rel.Columns[c].Default = true, map[int]string{0: "abs((3)::bigint)", 1: "now()"}[c]
+		}
+	}
 	for typeName, info := range fixtureTypes {
 		d.Types = append(d.Types,
 			&catalog.Type{OID: info.oid, Schema: "pg_catalog", Name: typeName, Kind: 'b', Array: info.array},
@@ -285,6 +294,8 @@ func fixtureMap() *directory.Map {
 	add("orders", "customers", []string{"customer_id"}, one(directory.Int8), nil)
 	add("items", "customers", []string{"customer_id"}, one(directory.Int4), nil)
 	add("tickets", "tickets", []string{"tenant", "id"}, []directory.KeyType{directory.Int8, directory.Int8}, nil)
+	add("stamped", "customers", []string{"id"}, one(directory.Int8), nil)
+	add("keyed", "customers", []string{"k"}, one(directory.Int8), nil)
 	add("prices", "prices", []string{"amount"}, one(directory.Numeric), []int32{6<<16 | 2 + 4})
 	add("codes", "codes", []string{"code"}, one(directory.Varchar), []int32{7})
 	add("flags", "flags", []string{"f"}, one(directory.Bool), nil)

@@ -22,6 +22,9 @@ func (a *analysis) insert(i *insertStmt, outer *scope, ctx *context) {
 	}
 	r := a.relation(i.Relation, ctx)
 	r.written = true
+	if a.insertion != nil && a.insertion.stmt == i {
+		a.insertion.target = r
+	}
 	columns, open := r.columnsOf()
 	it := named(result{columns: columns, open: open}, i.Relation.Relname, r.name.Schema, i.Relation.Alias)
 	target := &scope{outer: outer, tables: s.tables, items: it.items, columns: it.columns, open: it.open}
@@ -63,16 +66,19 @@ func (a *analysis) storedRows(i *insertStmt, r *reference, source *selectStmt, r
 	}
 	f := r.bareFilter()
 	f.Stored = true
+	if a.insertion != nil && a.insertion.target == r {
+		a.insertion.places = places
+	}
 	switch {
 	case source == nil: // DEFAULT VALUES
-		alternative, err := a.storedRow(i, r, nil, nil)
+		alternative, err := a.storedRow(i, r, 0, nil, nil)
 		if err != nil {
 			return nil, err
 		}
 		f.Any = []Alternative{alternative}
 	case len(source.ValuesLists) > 0 && source.Op == setOpNone:
-		for _, row := range source.ValuesLists {
-			alternative, err := a.storedRow(i, r, places, row.GetList().GetItems())
+		for n, row := range source.ValuesLists {
+			alternative, err := a.storedRow(i, r, n, places, row.GetList().GetItems())
 			if err != nil {
 				return nil, err
 			}
@@ -108,22 +114,24 @@ func (a *analysis) insertColumns(i *insertStmt, r *reference) ([]*catalog.Column
 	return list, nil
 }
 
-// storedRow is the shard key of one row of VALUES.
-func (a *analysis) storedRow(i *insertStmt, r *reference, places []*catalog.Column, values []*node) (Alternative, *Error) {
+// storedRow is the shard key of row n of VALUES.
+func (a *analysis) storedRow(i *insertStmt, r *reference, n int, places []*catalog.Column, values []*node) (Alternative, *Error) {
 	return a.eachKey(r, func(name string) (ValueRef, *Error) {
+		place := -1
 		for p, c := range places {
 			if c.Name != name || p >= len(values) {
 				continue
 			}
+			place = p
 			if values[p].GetSetToDefault() != nil {
 				break
 			}
 			if err := a.overridden(i, c); err != nil {
 				return ValueRef{}, err
 			}
-			return a.storedValue(r, c, values[p])
+			return a.storedValue(r, n, c, p, values[p])
 		}
-		return a.defaultValue(r, name)
+		return a.defaultValue(r, name, n, place)
 	})
 }
 
@@ -153,8 +161,14 @@ func (a *analysis) overridden(i *insertStmt, c *catalog.Column) *Error {
 	return nil
 }
 
-func (a *analysis) storedValue(r *reference, c *catalog.Column, n *node) (ValueRef, *Error) {
+// storedValue is the value of a key column that a row gives.
+func (a *analysis) storedValue(r *reference, row int, c *catalog.Column, place int, n *node) (ValueRef, *Error) {
 	v, _, ok := a.value(n, column{name: c.Name, id: columnID{r.entry, c.Name}, cat: c})
+	if !ok && a.computable(n) {
+		if v, ok = a.supply(r, row, c, place, false); ok {
+			a.insertion.clock = a.insertion.clock || a.clockIn(n) >= 0
+		}
+	}
 	if !ok {
 		return ValueRef{}, refuse(hintInsertKey, "the value of column %q of the shard key of table %s is an expression", c.Name, r.name).
 			at(a.position(location(unwrap(n))))
@@ -162,14 +176,22 @@ func (a *analysis) storedValue(r *reference, c *catalog.Column, n *node) (ValueR
 	return v, nil
 }
 
-// defaultValue is the value of a key column that a row does not give.
-func (a *analysis) defaultValue(r *reference, name string) (ValueRef, *Error) {
+// defaultValue is the value of a key column that a row does not give; place is where it says DEFAULT instead, -1 if nowhere.
+func (a *analysis) defaultValue(r *reference, name string, row, place int) (ValueRef, *Error) {
 	c, ok := r.relation.Column(name)
 	if !ok {
 		return ValueRef{}, refuse("Try again.", "column %q of table %s is not known", name, r.name)
 	}
 	t, ok := directory.KeyTypeOf(a.env.Catalog.BaseType(c.Type))
 	domain := a.env.Catalog.BaseType(c.Type) != c.Type
+	if ok && c.HasDefault && !c.DefaultIsConst {
+		if def := a.defaultNode(c); def != nil && a.computable(def) {
+			if v, supplied := a.supply(r, row, c, place, true); supplied {
+				a.insertion.clock = a.insertion.clock || a.clockIn(def) >= 0
+				return v, nil
+			}
+		}
+	}
 	switch {
 	case !ok || c.Generated || c.Identity != 0 || c.HasDefault && !c.DefaultIsConst || domain && !c.HasDefault:
 		return ValueRef{}, refuse(hintInsertKey, "column %q of the shard key of table %s is not given, and its default is known to the shard alone", name, r.name)
@@ -207,7 +229,7 @@ func (a *analysis) selectedRow(i *insertStmt, r *reference, places []*catalog.Co
 			}
 			return ValueRef{}, a.notPinned(r, name)
 		}
-		return a.defaultValue(r, name)
+		return a.defaultValue(r, name, 0, -1)
 	})
 }
 

@@ -116,6 +116,7 @@ type Plan struct {
 	DDL         *DDLData           // DDL
 	Sharding    shardsql.Statement // Sharding, ShowSharding
 	Explain     *ExplainData       // Explain
+	Insert      *InsertData        // Modify: an INSERT
 
 	// texts are the ordinals of literals that are certainly not read as dates or times.
 	texts []int

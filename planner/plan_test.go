@@ -75,12 +75,20 @@ func describe(p *Planner, line string, env *Env) string {
 		text := plan.String()
 		args.Statement = st
 		args.Entries = fixtureEntries(env.Map)
+		text += computed(plan, &args)
 		target, err := plan.Targets(args)
+		if target.Ask {
+			plan = plan.Asking()
+			text += "\n  ask" + computed(plan, &args)
+			target, err = plan.Targets(args)
+		}
 		switch {
 		case err == nil && len(target.Missing) > 0:
 			text += "\n  " + describeMissing(env.Map, target.Missing)
 		case err != nil:
 			text += "\n  " + describeError(err)
+		case target.Rows != nil:
+			text += splits(plan, args, target)
 		case len(target.Shards) > 0:
 			text += fmt.Sprintf("\n  -> %v", target.Shards)
 		}
@@ -108,6 +116,63 @@ func describeMissing(m *directory.Map, missing []directory.MissingEntry) string 
 		keys = append(keys, key)
 	}
 	return "missing entries: " + strings.Join(keys, ", ")
+}
+
+// computed shows what is computed for an INSERT, and gives the values 1, 2, 3 ….
+func computed(plan *Plan, args *Args) string {
+	if plan.Insert == nil {
+		return ""
+	}
+	args.Supplied = nil
+	for i, v := range plan.Insert.Values {
+		value := []byte(fmt.Sprint(i + 1))
+		switch plan.Insert.Supplied[v.Column].Type {
+		case 20:
+			value = []byte{0, 0, 0, 0, 0, 0, 0, byte(i + 1)}
+		case 23:
+			value = []byte{0, 0, 0, byte(i + 1)}
+		}
+		args.Supplied = append(args.Supplied, value)
+	}
+	text := ""
+	for _, part := range [][2]int{{0, plan.Insert.Routing}, {plan.Insert.Routing, len(plan.Insert.Values)}} {
+		texts, indexes, err := plan.Computations(*args, part[0], part[1])
+		if err != nil {
+			return "\n  " + describeError(err)
+		}
+		for i := range texts {
+			text += fmt.Sprintf("\n  compute %v: %s %v", indexes[i], texts[i].Text, texts[i].Params)
+		}
+	}
+	return text
+}
+
+func splits(plan *Plan, args Args, target Target) string {
+	texts, err := plan.Split(args, target)
+	if err != nil {
+		return "\n  " + describeError(err)
+	}
+	text := ""
+	for _, t := range texts {
+		text += fmt.Sprintf("\n  -> %s: %s", t.Shard, t.Text)
+		for _, p := range t.Params {
+			switch {
+			case p.Type != 0:
+				text += fmt.Sprintf(" computed %d", p.Supplied)
+			case p.Number > 0:
+				text += fmt.Sprintf(" $%d", p.Number)
+			default:
+				text += " none"
+			}
+		}
+		for _, p := range t.Parts {
+			own, client := []rune(t.Text)[p.Start:p.Start+p.Length], []rune(args.Statement.Text)[p.Client-args.Statement.Chars:]
+			if string(own) != string(client[:p.Length]) {
+				text += fmt.Sprintf("\n  WRONG PART %q %q", string(own), string(client[:p.Length]))
+			}
+		}
+	}
+	return text
 }
 
 func describeError(err error) string {

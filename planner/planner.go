@@ -55,6 +55,9 @@ type Args struct {
 	Types   []uint32
 	// Entries is what is known of the entries of groups by DIRECTORY; see Target.Missing. nil knows nothing.
 	Entries *directory.Entries
+	// Supplied are the values that were computed for Plan.Insert.Supplied, in its order, in binary format
+	// (nil: NULL).
+	Supplied [][]byte
 	// Transcoded: the client's encoding is not the server's, so that texts beyond ASCII in the
 	// statement and the parameters are not the texts that the server stores.
 	Transcoded bool
@@ -73,4 +76,10 @@ type Target struct {
 	// Missing are keys of groups by DIRECTORY whose entries are not known: then there is nothing else in the
 	// Target. Look them up (or assign them, where they say so) into an Entries of this execution, and ask again.
 	Missing []directory.MissingEntry
+	// Rows says for each row of an INSERT … VALUES whose text is to be split (see Plan.Split) which of
+	// Shards it belongs to.
+	Rows []int32
+	// Ask means that the value of a key column to be stored is not certain, so that nothing else is set: the plan that
+	// Plan.Asking gives has the keys computed by a shard.
+	Ask bool
 }

@@ -272,6 +272,24 @@ func FuzzPlan(f *testing.F) {
 	})
 }
 
+// checkSplit: what the shards of an INSERT get are statements, with all rows.
+func checkSplit(t *testing.T, plan *Plan, args Args, target Target) {
+	texts, err := plan.Split(args, target)
+	if err != nil {
+		t.Fatalf("%q: %v", args.Statement.Text, err)
+	}
+	rows := 0
+	for _, text := range texts {
+		rows += text.Rows
+		if _, err := parse(text.Text); err != nil {
+			t.Fatalf("%q became %q: %v", args.Statement.Text, text.Text, err)
+		}
+	}
+	if rows != len(target.Rows) {
+		t.Errorf("%q: %d rows became %d", args.Statement.Text, len(target.Rows), rows)
+	}
+}
+
 func checkPlan(t *testing.T, p *Planner, st *Statement, env *Env) {
 	plan, err := p.Plan(st, nil, env)
 	if err == nil {
@@ -279,6 +297,14 @@ func checkPlan(t *testing.T, p *Planner, st *Statement, env *Env) {
 		args := Args{Map: env.Map, Statement: st, Entries: fixtureEntries(env.Map), Params: [][]byte{[]byte("5"), nil, []byte("x"), []byte("{1}")}}
 		var target Target
 		target, err = plan.Targets(args)
+		if target.Ask {
+			plan = plan.Asking()
+			args.Supplied = make([][]byte, len(plan.Insert.Values))
+			target, err = plan.Targets(args)
+		}
+		if target.Rows != nil {
+			checkSplit(t, plan, args, target)
+		}
 		if err == nil && len(target.Shards) == 0 && len(target.Missing) == 0 && plan.Route.Kind != RouteNone {
 			t.Errorf("no shard for %q", st.Text)
 		}

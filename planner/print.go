@@ -157,6 +157,8 @@ func (r *ValueRef) String() string {
 		return "an uncertain " + r.Type.String()
 	case r.Kind == RefConst:
 		return r.Const.Literal()
+	case r.Kind == RefSupplied:
+		return fmt.Sprintf("computed %d::%s", r.Param, r.Type)
 	case r.Kind == RefLiteral:
 		text = fmt.Sprintf("#%d", r.Literal)
 		if r.Negative {

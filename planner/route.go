@@ -62,9 +62,10 @@ type RefKind uint8
 
 // The sources of values.
 const (
-	RefConst   RefKind = iota // ValueRef.Const, known when the plan was made
-	RefLiteral                // a literal of the statement's text
-	RefParam                  // a parameter of the extended protocol
+	RefConst    RefKind = iota // ValueRef.Const, known when the plan was made
+	RefLiteral                 // a literal of the statement's text
+	RefParam                   // a parameter of the extended protocol
+	RefSupplied                // Args.Supplied[Param]: computed by a shard for this execution
 )
 
 // ValueRef names a value that is known only when a statement runs.

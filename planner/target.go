@@ -27,12 +27,18 @@ func (pl *Plan) Targets(a Args) (Target, error) {
 	if a.Map.Epoch != pl.Epoch {
 		return Target{}, &Error{Code: codeStaleMap, Message: "the partition map has changed", Hint: "Try again."}
 	}
-	if pl.Route.Also == "" && len(pl.Route.Filters) == 1 {
+	if pl.Route.Also == "" && len(pl.Route.Filters) == 1 && (pl.Insert == nil || pl.Insert.Routing == 0) {
 		if t, ok := pl.Route.Filters[0].exact(&a); ok {
 			return t, nil
 		}
 	}
-	t, err := pl.several(&a)
+	var t Target
+	var err error
+	if pl.Insert != nil {
+		t, err = pl.insertTarget(&a)
+	} else {
+		t, err = pl.several(&a)
+	}
 	if len(a.missing) > 0 {
 		return Target{Missing: a.missing}, nil // what else was found out is of half of the keys
 	}
@@ -228,7 +234,11 @@ func (a *Args) readsClock(texts []int) bool {
 func (f *Filter) partitions(g *directory.Group, a *Args) (parts []int, unsure bool, err error) {
 	if f.Stored {
 		parts, err = f.storedIn(g, a)
-		return parts, false, err
+		if errors.Is(err, directory.ErrUncertain) {
+			err = f.uncertain()
+		}
+		slices.Sort(parts)
+		return slices.Compact(parts), false, err
 	}
 	if len(f.Any) == 0 {
 		return g.Prune(make([]directory.Constraint, len(f.Key)), make([]directory.Constraint, len(f.Sub))), false, nil
@@ -324,9 +334,15 @@ func (f *Filter) edge(i int, ref *ValueRef, a *Args, unsure *bool) (*directory.V
 	return &v, nil
 }
 
-// storedIn are the partitions of the rows to be stored; each must have one.
+// uncertain refuses a row whose key is not certain.
+func (f *Filter) uncertain() *Error {
+	return refuse("Write the value in a form that means the same everywhere (an ISO date, a time zone offset), or cast it to the column's type.",
+		"a value of the shard key of table %s is not certain", f.Table)
+}
+
+// storedIn is the partition of each row to be stored; every one must have one. ErrUncertain: a value is not certain.
 func (f *Filter) storedIn(g *directory.Group, a *Args) ([]int, error) {
-	var parts []int
+	parts := make([]int, 0, len(f.Any))
 	values := make([]directory.Value, len(f.Key)+len(f.Sub))
 	for i := range f.Any {
 		for j := range f.Any[i].Columns {
@@ -338,8 +354,7 @@ func (f *Filter) storedIn(g *directory.Group, a *Args) ([]int, error) {
 			case shardKnows(err):
 				return nil, err
 			case err != nil:
-				return nil, refuse("Write the value in a form that means the same everywhere (an ISO date, a time zone offset), or cast it to the column's type.",
-					"the value of column %q of the shard key of table %s is not certain", f.column(j).Name, f.Table)
+				return nil, directory.ErrUncertain
 			}
 			values[j] = v
 		}
@@ -354,8 +369,7 @@ func (f *Filter) storedIn(g *directory.Group, a *Args) ([]int, error) {
 		}
 		parts = append(parts, part)
 	}
-	slices.Sort(parts)
-	return slices.Compact(parts), nil
+	return parts, nil
 }
 
 // nowhere is the error for a row that no partition takes.

@@ -2,9 +2,11 @@ package planner
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner/lexer"
 )
 
 // value reads an expression whose value is known when the statement runs: a constant, a parameter, or
@@ -99,22 +101,19 @@ func (a *analysis) findLiteral(offset int) (ordinal int, negative, ok bool) {
 	if offset < 0 {
 		return 0, false, false
 	}
-	for i := range a.literals {
-		start := a.literals[i].Start
-		if start < offset {
-			continue
-		}
-		between := a.sql[offset:start]
-		minus := strings.Count(between, "-")
-		if strings.Trim(between, "- \t\n\r\f\v") != "" {
-			return 0, false, false
-		}
-		if strings.Contains(between, "--") {
-			return 0, false, false // a comment
-		}
-		return i, minus%2 == 1, true
+	i, _ := slices.BinarySearchFunc(a.literals, offset, func(l lexer.Literal, at int) int { return l.Start - at })
+	if i == len(a.literals) {
+		return 0, false, false
 	}
-	return 0, false, false
+	between := a.sql[offset:a.literals[i].Start]
+	minus := strings.Count(between, "-")
+	if strings.Trim(between, "- \t\n\r\f\v") != "" {
+		return 0, false, false
+	}
+	if strings.Contains(between, "--") {
+		return 0, false, false // a comment
+	}
+	return i, minus%2 == 1, true
 }
 
 // declared is the type that the client declared for a parameter, 0 if none.

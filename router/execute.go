@@ -67,7 +67,7 @@ func (c *Session) recheck(ctx context.Context, p *portal) error {
 	if p.st.plan.Kind != p.plan.Kind {
 		return errNewerMap("the partition map changed since the portal was bound")
 	}
-	target, err := c.targets(ctx, p)
+	target, err := c.portalTarget(ctx, p)
 	if err != nil {
 		return err
 	}

@@ -14,9 +14,20 @@ import (
 func (c *Session) explain(ctx context.Context, st *planner.Statement, plan *planner.Plan) (result, error) {
 	r := result{columns: []string{"QUERY PLAN"}, tag: "EXPLAIN"}
 	inner := plan.Explain.Inner
-	target, err := c.locate(ctx, plan, planner.Args{Map: c.view.partitions, Statement: st})
+	args := planner.Args{Map: c.view.partitions, Statement: st}
+	target, err := c.locate(ctx, plan, args)
 	if err != nil {
 		return r, err
+	}
+	var texts []planner.ShardText
+	if plan.Insert != nil && !target.Whole {
+		if target.Ask || len(plan.Insert.Values) > 0 {
+			return r, pgerr.Unsupported("EXPLAIN of an INSERT with values that are computed for several shards is not supported",
+				"Write the values themselves.")
+		}
+		if texts, err = plan.Split(args, target); err != nil {
+			return r, err
+		}
 	}
 	readOnly := inner.ReadOnly || !plan.Explain.Analyze
 	if !readOnly && len(target.Shards) > 1 && !c.x.InBlock() && !c.x.InImplicitBlock() {
@@ -48,7 +59,10 @@ func (c *Session) explain(ctx context.Context, st *planner.Statement, plan *plan
 		}
 		text = clock.InlineClock(text, transaction, statement)
 	}
-	for _, shard := range target.Shards {
+	for i, shard := range target.Shards {
+		if texts != nil {
+			text = texts[i].Text
+		}
 		add("Shard " + string(shard) + ":")
 		l, err := c.x.Link(ctx, shard)
 		if err != nil {

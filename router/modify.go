@@ -50,14 +50,19 @@ func (c *Session) positioned(ctx context.Context, st *planner.Statement, plan *p
 	return again.At(int(again.Position) + st.Chars)
 }
 
-// modifyWhole runs a write on several shards to its end, for a Query. Outside of a transaction it is one of its own,
-// which the end of the Query commits.
+// modifyWhole runs a write on several shards to its end, for a Query.
 func (c *Session) modifyWhole(ctx context.Context, w *writer) error {
-	own := !c.x.InBlock() && !c.x.InImplicitBlock() && !w.plan.Modify.Block
+	return c.writeWhole(ctx, w.plan.Modify.Block, func() (*exec.Modification, error) { return c.openModify(ctx, w) })
+}
+
+// writeWhole opens a write on several shards and runs it to its end, for a Query. Outside of a transaction it is one of
+// its own, which the end of the Query commits, unless it needs a block of the client.
+func (c *Session) writeWhole(ctx context.Context, needsBlock bool, open func() (*exec.Modification, error)) error {
+	own := !c.x.InBlock() && !c.x.InImplicitBlock() && !needsBlock
 	if own {
 		c.beginImplicit()
 	}
-	m, err := c.openModify(ctx, w)
+	m, err := open()
 	if err == nil {
 		err = m.Run(ctx, 0, true)
 	}

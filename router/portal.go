@@ -24,6 +24,7 @@ type portal struct {
 	tail    []byte
 	scatter *exec.Scatter
 	modify  *exec.Modification
+	insert  *insertion // of an INSERT that one shard cannot run as it is
 	local   bool
 	done    bool // a local statement ran
 	// savepoints is the number of savepoints that stood when it was bound.
@@ -108,7 +109,7 @@ func (c *Session) bindPortal(ctx context.Context, p *portal) error {
 	if st.plan.ParseOnly && c.view.sharded() {
 		return c.parseOnly(ctx, &st.parsed)
 	}
-	target, err := c.targets(ctx, p)
+	target, err := c.portalTarget(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -123,7 +124,11 @@ func (c *Session) bindPortal(ctx context.Context, p *portal) error {
 		if err := c.flushPending(ctx); err != nil {
 			return err
 		}
-		if p.plan.Modify != nil {
+		if p.insert != nil {
+			if err := c.bindInsert(ctx, p); err != nil {
+				return err
+			}
+		} else if p.plan.Modify != nil {
 			if err := c.bindModify(ctx, p); err != nil {
 				return err
 			}
@@ -152,24 +157,36 @@ func (c *Session) answerBind(st *statement) error {
 	return nil
 }
 
+func (c *Session) portalTarget(ctx context.Context, p *portal) (planner.Target, error) {
+	if p.st.plan.Insert != nil {
+		return c.insertPortal(ctx, p)
+	}
+	return c.targets(ctx, p)
+}
+
+// readable refuses values of parameters that cannot be read for the routing.
+func (c *Session) readable(p *portal) error {
+	if !c.vars.foreign || !c.view.sharded() {
+		return nil
+	}
+	for _, value := range p.bind.Params {
+		if !isASCII(wire.View(value)) {
+			return errForeignEncoding(c.vars.value("client_encoding"))
+		}
+	}
+	return nil
+}
+
 func (c *Session) targets(ctx context.Context, p *portal) (planner.Target, error) {
 	st := p.st
-	types := st.sent.Types
-	if st.described.Parameters != nil {
-		types = st.described.Parameters
-	}
-	if c.vars.foreign && c.view.sharded() {
-		for _, value := range p.bind.Params {
-			if !isASCII(wire.View(value)) {
-				return planner.Target{}, errForeignEncoding(c.vars.value("client_encoding"))
-			}
-		}
+	if err := c.readable(p); err != nil {
+		return planner.Target{}, err
 	}
 	if st.plan.Kind == planner.Execute {
 		return c.executeTargets(ctx, st)
 	}
 	return c.targetOf(ctx, st.plan, planner.Args{
-		Map: c.view.partitions, Statement: &st.parsed, Params: p.bind.Params, Formats: p.bind.Formats, Types: types,
+		Map: c.view.partitions, Statement: &st.parsed, Params: p.bind.Params, Formats: p.bind.Formats, Types: st.types(),
 	})
 }
 

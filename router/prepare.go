@@ -192,6 +192,9 @@ func (c *Session) simpleExecute(ctx context.Context, outer *planner.Statement, p
 	if err != nil {
 		return err
 	}
+	if done, err := c.insertExecute(ctx, st, data); done {
+		return err
+	}
 	target, args, err := c.routeExecute(ctx, st, data)
 	if err != nil {
 		return err

@@ -110,9 +110,15 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 		return c.simpleLocal(ctx, st, plan)
 	}
 	args := planner.Args{Map: c.view.partitions, Statement: st}
+	if plan.Insert != nil && plan.Insert.Routing > 0 {
+		return c.simpleInsert(ctx, st, plan, args)
+	}
 	target, err := c.targetOf(ctx, plan, args)
 	if err != nil {
 		return err
+	}
+	if plan.Insert != nil && !target.Whole {
+		return c.simpleInsert(ctx, st, plan, args)
 	}
 	if err := c.mayUse(ctx, plan, target.Shards); err != nil {
 		return err
@@ -134,7 +140,7 @@ func (c *Session) targetOf(ctx context.Context, plan *planner.Plan, args planner
 		return planner.Target{Shards: []directoryShard{shard}, Whole: true}, err
 	}
 	target, err := c.locate(ctx, plan, args)
-	if err != nil || len(target.Shards) > 0 {
+	if err != nil || len(target.Shards) > 0 || target.Ask {
 		return target, err
 	}
 	shard, ok := c.x.AnyHeld()

@@ -15,13 +15,18 @@ const TimestamptzOID = timestamptzOID
 const present = `SELECT pg_catalog.to_char(pg_catalog.timezone('UTC', pg_catalog.transaction_timestamp()), 'YYYY-MM-DD HH24:MI:SS.US"+00"'),
  pg_catalog.to_char(pg_catalog.timezone('UTC', pg_catalog.statement_timestamp()), 'YYYY-MM-DD HH24:MI:SS.US"+00"')`
 
+// ClockShard is the shard whose clock is that of the transaction: the first that it has used, or the given one.
+func (x *Executor) ClockShard(otherwise directory.ShardID) directory.ShardID {
+	if i := slices.IndexFunc(x.links, func(l *Link) bool { return l.used && (l.begun || l.pipelined) }); i >= 0 {
+		return x.links[i].shard
+	}
+	return otherwise
+}
+
 // Present returns what now() and statement_timestamp() are for a statement on these shards, as text for a timestamptz.
 // The time of the transaction is that of the first shard that it has used, and stays so.
 func (x *Executor) Present(ctx context.Context, shards []directory.ShardID) (transaction, statement string, err error) {
-	shard := shards[0]
-	if i := slices.IndexFunc(x.links, func(l *Link) bool { return l.used && (l.begun || l.pipelined) }); i >= 0 {
-		shard = x.links[i].shard
-	}
+	shard := x.ClockShard(shards[0])
 	l, err := x.Link(ctx, shard)
 	if err != nil {
 		return "", "", err

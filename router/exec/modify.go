@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -42,6 +43,14 @@ type ModifyRequest struct {
 	// InOrder runs the pieces one after the other, as they stand, instead of all at once. They are about whole tables, so
 	// the notices of the first shard are those of all.
 	InOrder bool
+	// Order has for each row that the client gave, in its order, the index of the piece that stores it; nil if the
+	// statement does not give rows. Rows come back in this order if that is known: EachRow says that every row is returned,
+	// else each piece must have returned all of its rows. If it is not known they come back piece by piece.
+	Order   []int32
+	EachRow bool
+	// Blind says that the statement reads nothing but the rows that it writes, as INSERT … VALUES does: it does not matter
+	// whether the shards' snapshots are of one moment.
+	Blind bool
 }
 
 // Modification is a statement that writes on several shards: bound on each of them by Modify, run by Run.
@@ -53,7 +62,8 @@ type Modification struct {
 	columns []byte       // body of the client's RowDescription; nil: it returns no rows
 	held    atomic.Int64 // bytes of rows and notices that the parts keep
 	started bool
-	current int // part that rows are taken from
+	current int     // part that rows are taken from
+	order   []int32 // what is left of the request's, if rows are sent in that order
 	scratch []byte
 }
 
@@ -70,9 +80,7 @@ func (x *Executor) Modify(ctx context.Context, r ModifyRequest) (*Modification, 
 		}
 	}
 	for _, p := range m.parts { // all of them, so that none owes an answer when one fails
-		if err := x.Drain(ctx, p.portal.link); err != nil && failed == nil {
-			failed = err
-		}
+		failed = firstInText(failed, x.Drain(ctx, p.portal.link))
 	}
 	if failed == nil {
 		failed = m.describe()
@@ -115,6 +123,18 @@ func (m *Modification) open(ctx context.Context, piece *Piece) error {
 	m.parts = append(m.parts, p)
 	l.out = wire.AppendFlush(l.out)
 	return x.sendOwed(l)
+}
+
+// firstInText is the one of two errors that stands first in the client's text, as Postgres would find it first.
+func firstInText(a, b error) error {
+	if a == nil || b == nil {
+		return cmp.Or(a, b)
+	}
+	var left, right *pgerr.Error
+	if errors.As(a, &left) && errors.As(b, &right) && right.Position > 0 && (left.Position == 0 || right.Position < left.Position) {
+		return b
+	}
+	return a
 }
 
 // bindFor is the piece's Bind with the OIDs of the link's shard in its binary values.
@@ -219,6 +239,9 @@ func (m *Modification) execute(ctx context.Context, whole bool) error {
 				WithHint("Fetch all rows at once (without a row limit), or change fewer rows in a statement.")
 		}
 	}
+	if m.columns != nil && m.orderKnown() {
+		m.order = m.request.Order
+	}
 	return nil
 }
 
@@ -239,7 +262,11 @@ func (m *Modification) oneByOne(ctx context.Context) error {
 
 // start starts all pieces. Each takes its snapshot when it begins.
 func (m *Modification) start(ctx context.Context) error {
-	hold, err := m.x.holdFor(ctx, len(m.parts))
+	shards := len(m.parts)
+	if m.request.Blind && !m.x.tx.isolated() {
+		shards = 1
+	}
+	hold, err := m.x.holdFor(ctx, shards)
 	if err != nil {
 		return err
 	}
@@ -254,6 +281,23 @@ func (m *Modification) start(ctx context.Context) error {
 		processes[i] = commit.Process{Shard: p.portal.link.shard, PID: p.portal.link.conn.PID()}
 	}
 	return awaitSnapshots(ctx, hold, processes)
+}
+
+// orderKnown reports whether it is known which of the client's rows each returned row is.
+func (m *Modification) orderKnown() bool {
+	if m.request.EachRow {
+		return true
+	}
+	given := make([]int64, len(m.parts))
+	for _, i := range m.request.Order {
+		given[i]++
+	}
+	for i, p := range m.parts {
+		if n, ok := wire.TagRows([]byte(p.tag)); p.running || !ok || n != given[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // collect reads the answers of all pieces, each on a goroutine of its own. When one fails the others are cancelled.
@@ -291,6 +335,19 @@ func (m *Modification) collect(ctx context.Context, parts []*part) error {
 
 // sendNext sends the next frame of the answer; row says that it was a row, more that there was one.
 func (m *Modification) sendNext() (row, more bool, err error) {
+	for len(m.order) > 0 {
+		frame, ok, err := m.parts[m.order[0]].next()
+		if err != nil {
+			return false, false, err
+		}
+		row := ok && frame[0] == wire.TypeDataRow
+		if row || !ok {
+			m.order = m.order[1:]
+		}
+		if ok {
+			return row, true, m.x.out.Append(frame)
+		}
+	}
 	for ; m.current < len(m.parts); m.current++ {
 		frame, ok, err := m.parts[m.current].next()
 		if err != nil {

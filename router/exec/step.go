@@ -309,16 +309,19 @@ func movedPosition(e *pgerr.Error, s *step) int {
 	return int(e.Position) + s.shift
 }
 
-// Part is the part of a text for a shard that the client sent; all in characters.
+// Part is a part of a text for a shard that the client sent, and Next further ones; all in characters.
 type Part struct {
 	Start, Length int // in the shard's text; Start from 0
 	Client        int // its start in the client's text, from 0
+	Next          *Part
 }
 
-// moved is a position in the shard's text as one in the client's, 0 if it is not in the part.
+// moved is a position in the shard's text as one in the client's, 0 if it is in none of the parts.
 func (p *Part) moved(position int) int {
-	if at := position - p.Start; at >= 1 && at <= p.Length {
-		return p.Client + at
+	for ; p != nil; p = p.Next {
+		if at := position - p.Start; at >= 1 && at <= p.Length {
+			return p.Client + at
+		}
 	}
 	return 0
 }

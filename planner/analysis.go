@@ -12,9 +12,10 @@ import (
 type place uint8
 
 const (
-	onHome  place = iota // unsharded, temporary, of the catalog, or unknown
-	pinned               // on a shard of its own that is not the home shard
-	sharded              // spread
+	onHome     place = iota // unsharded, temporary, of the catalog, or unknown
+	pinned                  // on a shard of its own that is not the home shard
+	sharded                 // spread
+	everywhere              // a reference table
 )
 
 // reference is one mention of a relation in a statement.
@@ -27,6 +28,8 @@ type reference struct {
 	context  *context
 	position int // byte offset in the text, -1 if unknown
 	written  bool
+	locked   bool    // FOR UPDATE or FOR SHARE locks its rows
+	alias    string  // what the statement calls it
 	system   bool    // of the system catalogs
 	stored   *Filter // of the target of an INSERT: the rows that it stores
 }
@@ -180,6 +183,8 @@ func (a *analysis) place(r *reference, t *directory.Table) {
 		r.place = onHome
 	case t.Kind == directory.TablePinned:
 		r.place = pinned
+	case t.Kind == directory.TableReference:
+		r.place = everywhere
 	default:
 		a.refuse(refuse("Wait for a release that supports it.", "table %s is distributed in a way that is not supported yet", t.Name), r.position)
 	}
@@ -220,7 +225,7 @@ func (r *reference) columnsOf() (columns []column, open bool) {
 }
 
 // spread are the references to sharded tables, elsewhere those to tables pinned away from home, and
-// home the others.
+// home the others, those to reference tables that must be run there among them.
 func (a *analysis) sorted() (spread, elsewhere, home []*reference) {
 	for _, r := range a.references {
 		switch r.place {
@@ -228,6 +233,10 @@ func (a *analysis) sorted() (spread, elsewhere, home []*reference) {
 			spread = append(spread, r)
 		case pinned:
 			elsewhere = append(elsewhere, r)
+		case everywhere:
+			if r.atAuthority() {
+				home = append(home, r)
+			}
 		default:
 			home = append(home, r)
 		}
@@ -246,11 +255,11 @@ func (a *analysis) mapTables() []directory.TableName {
 	return tables
 }
 
-// away reports whether any of the names is a table that does not live on the home shard alone.
+// away reports whether any of the names is a table of which the home shard does not have all rows.
 func (a *analysis) away(list []directory.TableName) (directory.TableName, bool) {
 	for _, name := range list {
 		t, ok := a.env.Map.Table(name)
-		if ok && (t.Kind != directory.TablePinned || t.Shard != a.env.Map.Home) {
+		if ok && t.Kind != directory.TableReference && (t.Kind != directory.TablePinned || t.Shard != a.env.Map.Home) {
 			return name, true
 		}
 	}

@@ -41,6 +41,7 @@ func (a *analysis) planDDL(m message) (*Plan, *Error) {
 
 // touched are the tables of the map, and the other tables, that a statement names.
 func (a *analysis) touched(m message) (away, home []directory.TableName) {
+	var references []directory.TableName
 	note := func(schema, name string) {
 		rel, ok := a.env.Catalog.ResolveTable(schema, name, a.path)
 		full := directory.TableName{Schema: schema, Name: name}
@@ -54,7 +55,9 @@ func (a *analysis) touched(m message) (away, home []directory.TableName) {
 			home = appendName(home, full)
 			return
 		}
-		if _, elsewhere := a.away([]directory.TableName{full}); elsewhere {
+		if a.anyReference([]directory.TableName{full}) && (!ok || rel.Kind != catalog.KindSequence) {
+			references = appendName(references, full)
+		} else if _, elsewhere := a.away([]directory.TableName{full}); elsewhere {
 			away = appendName(away, full)
 		} else if ok {
 			home = appendName(home, full)
@@ -73,7 +76,7 @@ func (a *analysis) touched(m message) (away, home []directory.TableName) {
 		}
 		note(schema, parts[len(parts)-1])
 	}
-	return away, home
+	return a.touchedReferences(m, references, away, home)
 }
 
 func appendName(list []directory.TableName, name directory.TableName) []directory.TableName {
@@ -99,7 +102,7 @@ func (a *analysis) mainIsAway(m message) bool {
 		name = rel.OwnedBy
 	}
 	_, elsewhere := a.away([]directory.TableName{name})
-	return elsewhere
+	return elsewhere || a.anyReference([]directory.TableName{name}) && rel.Kind != catalog.KindSequence
 }
 
 // checkDefinition refuses views and rules over tables elsewhere that only their functions show, and
@@ -221,6 +224,9 @@ func (a *analysis) planMaintenance(m message) (*Plan, *Error) {
 			}
 		}
 		return plan, nil
+	}
+	if a.anyReference(away) {
+		return a.maintainReferences(m, plan, away)
 	}
 	first, _ := a.env.Map.Table(away[0])
 	for _, name := range away {

@@ -38,7 +38,7 @@ func (a *analysis) planExplain(e *explainStmt) (*Plan, *Error) {
 	outer.DDL, outer.Cursor, outer.Execute = nil, nil, nil
 	outer.SetConfig, outer.Pins = nil, ""
 	if !data.Analyze {
-		outer.ReadOnly, outer.Dirty = true, false
+		outer.ReadOnly, outer.Dirty, outer.Mirrors = true, false, false
 	} else if inner.Pins != "" || len(inner.SetConfig) > 0 {
 		outer.Dirty = true
 	}

@@ -80,6 +80,8 @@ type functionUse struct {
 	currentOf          bool
 	advisory           bool // takes a session advisory lock
 	setConfig          int  // calls of set_config
+	user               bool // a function of a user
+	mirrors            bool // one that may write a reference table
 	// sessionValue names currval or lastval.
 	sessionValue string
 }
@@ -97,6 +99,7 @@ type functionInfo struct {
 	touches    string // a table away from home that it may reach
 	opaque     bool
 	reaches    bool // a user function that may get at any table
+	mirrors    bool // a user function that may get at a reference table
 }
 
 // function looks a call's function up.
@@ -156,6 +159,7 @@ func (i *functionInfo) add(a *analysis, f *catalog.Function) {
 	i.user = i.user || !f.Builtin()
 	i.opaque = i.opaque || f.Opaque
 	i.reaches = i.reaches || !f.Builtin() && (f.Opaque || len(f.Touches) > 0)
+	i.mirrors = i.mirrors || a.anyReference(f.Touches)
 	if name, ok := a.away(f.Touches); ok && i.touches == "" {
 		i.touches = name.String()
 	}
@@ -229,6 +233,8 @@ func setFirst(name *string, at *int, value string, position int) {
 
 // reach refuses functions that may read or write tables that are not on the home shard alone.
 func (a *analysis) reach(info functionInfo, position int) {
+	a.functions.user = a.functions.user || info.user
+	a.functions.mirrors = a.functions.mirrors || info.mirrors
 	switch {
 	case info.touches != "":
 		a.refuse(refuse("Use the table in the statement itself.",

@@ -76,6 +76,10 @@ func (a *analysis) fromTable(rv *rangeVar, s *scope, ctx *context) fromResult {
 		}
 	}
 	ref := a.relation(rv, ctx)
+	ref.alias = name
+	if alias != nil {
+		ref.alias = alias.Aliasname
+	}
 	columns, open := ref.columnsOf()
 	return named(result{columns: columns, open: open}, name, ref.name.Schema, alias)
 }

@@ -531,6 +531,20 @@ func temporaryObject(m message) bool {
 	return rv != nil && (rv.Relpersistence == "t" || rv.Schemaname == "pg_temp")
 }
 
+// isCascade reports whether a TRUNCATE says CASCADE.
+func isCascade(m message) bool {
+	t, ok := m.(*pg.TruncateStmt)
+	return ok && t.Behavior == pg.DropBehavior_DROP_CASCADE
+}
+
+// lockMode is the number of a LOCK TABLE's mode.
+func lockMode(m message) int {
+	if l, ok := m.(*pg.LockStmt); ok {
+		return int(l.Mode)
+	}
+	return 0
+}
+
 // mainRelation is the relation that a statement changes, nil if it has several or none.
 func mainRelation(m message) *rangeVar {
 	r := m.ProtoReflect()

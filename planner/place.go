@@ -22,6 +22,7 @@ func (a *analysis) plan(tag string) (*Plan, *Error) {
 	if a.functions.sessionValue != "" {
 		plan.SessionValue = a.functions.sessionValue
 	}
+	plan.Mirrors = a.mirrors()
 	for _, r := range a.references {
 		if r.written && r.relation != nil && len(r.relation.Triggers) > 0 {
 			plan.Dirty = true
@@ -60,6 +61,8 @@ func (a *analysis) plan(tag string) (*Plan, *Error) {
 		plan.Refusal = refuse(hintPin, "%s", a.severalShards(tag))
 	case len(elsewhere) > 0:
 		plan.Route = Route{Kind: RouteShard, Shard: elsewhere[0].table.Shard}
+	case a.onlyReferences():
+		plan.Route = Route{Kind: RouteAny}
 	default:
 		plan.Route = Route{Kind: RouteHome}
 	}
@@ -106,6 +109,11 @@ func (a *analysis) checkMix(spread, elsewhere, home []*reference) *Error {
 	away := append(append([]*reference(nil), spread...), elsewhere...)
 	if len(home) > 0 && len(away) > 0 {
 		h, other := home[0], away[0]
+		if h.place == everywhere {
+			return refuse("Write the reference table in a statement of its own; lock only the other tables (FOR UPDATE OF …).",
+				"reference table %s is written or locked in a statement with table %s, which is not on the home shard alone", h.name, other.name).
+				at(a.position(h.position))
+		}
 		if h.system {
 			return refuse(hintMixed, "system catalog %s and table %s are in one statement, but %s is not on the home shard alone", h.name, other.name, other.name).
 				at(a.position(h.position))

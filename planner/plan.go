@@ -71,6 +71,9 @@ type Plan struct {
 	// ReadOnly is true only where it is proved that the statement writes nothing and
 	// assigns no transaction id.
 	ReadOnly bool
+	// Mirrors: it writes a reference table, or may do so through triggers and functions. It
+	// runs on the home shard, and what it wrote goes to all other shards before it commits.
+	Mirrors bool
 	// Dirty means that the statement may leave session state behind that nobody tracks (DO,
 	// CALL, a volatile function that is not built in): the connection is to be cleaned
 	// before another session gets it.

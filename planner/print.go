@@ -18,7 +18,7 @@ func (pl *Plan) String() string {
 		set  bool
 		text string
 	}{
-		{pl.ParseOnly, "parse only"}, {pl.ReadOnly, "read only"}, {pl.Dirty, "dirty"},
+		{pl.ParseOnly, "parse only"}, {pl.ReadOnly, "read only"}, {pl.Mirrors, "mirrors"}, {pl.Dirty, "dirty"},
 		{pl.Pins != "", "pins: " + pl.Pins}, {pl.SessionValue != "", "session value: " + pl.SessionValue},
 		{pl.valuesUsed, "this text only"},
 	} {
@@ -76,6 +76,8 @@ func (pl *Plan) RouteLines() []string {
 	switch pl.Route.Kind {
 	case RouteHome:
 		lines = append(lines, "route: home shard")
+	case RouteAny:
+		lines = append(lines, "route: any shard")
 	case RouteShard:
 		lines = append(lines, "route: shard "+string(pl.Route.Shard))
 	case RouteFilters:

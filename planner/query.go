@@ -64,7 +64,9 @@ func (a *analysis) selectInto(sel *selectStmt, outer *scope, ctx *context) resul
 		a.tail(sel, s, ctx)
 		return a.valuesResult(sel)
 	}
+	first := len(a.references)
 	a.from(sel.FromClause, s, ctx)
+	a.lock(sel, first)
 	a.where(sel.WhereClause, s, ctx)
 	a.walkList(sel.TargetList, s, ctx)
 	a.walkList(sel.DistinctClause, s, ctx)

@@ -11,6 +11,7 @@ const (
 	RouteHome                     // the home shard
 	RouteShard                    // the fixed shard Route.Shard
 	RouteFilters                  // the shards that Route.Filters leave
+	RouteAny                      // any one shard: only reference tables are read
 )
 
 // Route says how the shards of a statement follow from its literals and parameters.

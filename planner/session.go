@@ -270,6 +270,7 @@ func (a *analysis) planDo(m message) (*Plan, *Error) {
 		return nil, refuse(hint, "it cannot be seen which tables the DO block uses, and tables of this database are sharded")
 	}
 	relations, opaque := a.env.Catalog.ExpressionReach(body)
+	plan.Mirrors = a.anyReference(relations)
 	if name, ok := a.away(relations); ok {
 		return nil, refuse(hint, "the DO block may use table %s, which is not on the home shard alone", name)
 	}

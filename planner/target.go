@@ -19,7 +19,7 @@ const maxKeyColumns = 8
 // (Target.Missing).
 func (pl *Plan) Targets(a Args) (Target, error) {
 	switch pl.Route.Kind {
-	case RouteNone:
+	case RouteNone, RouteAny:
 		return Target{}, nil
 	case RouteHome, RouteShard:
 		return Target{Shards: pl.Route.fixed, Whole: true}, nil

@@ -132,6 +132,14 @@ func (c *Session) executeOn(ctx context.Context, p *portal, maxRows int32) error
 	}
 	undo := c.prepareEffects(l, plan)
 	c.x.Execute(&p.bound, maxRows)
+	if plan.Mirrors {
+		if err := c.x.Drain(ctx, l); err != nil || c.x.CopyingIn() {
+			return err
+		}
+		if err := c.x.Settle(ctx); err != nil {
+			return err
+		}
+	}
 	if plan.Kind == planner.Copy && plan.Copy.From && plan.Copy.Stdio {
 		return c.x.Drain(ctx, l)
 	}

@@ -69,6 +69,9 @@ func (c *Session) explain(ctx context.Context, st *planner.Statement, plan *plan
 			return r, err
 		}
 		c.x.Used(l, readOnly)
+		if plan.Mirrors {
+			c.x.Captures(l)
+		}
 		rows, err := c.x.Ask(ctx, l, text)
 		if err != nil {
 			return r, err

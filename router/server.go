@@ -14,6 +14,7 @@ import (
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/directory/etcd"
+	"github.com/shardyard/shardyard/directory/mirror"
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/commit"
@@ -30,6 +31,7 @@ type Server struct {
 	member   *etcd.Member
 	origin   *commit.Origin
 	gate     *commit.Gate
+	secrets  *mirror.Secrets
 	resolver *commit.Resolver
 	schema   *schema.Performer
 	entries  *etcd.Entries
@@ -95,8 +97,8 @@ func New(config Config, deps Dependencies) (*Server, error) {
 	}
 	s := &Server{
 		config: config, planner: deps.Planner, pools: deps.Pools, maps: deps.Maps, member: deps.Member, origin: origin, gate: gate,
-		resolver: deps.Resolver,
-		schema:   deps.Schema, entries: entries, heal: deps.Heal, log: deps.Log, listener: listener, initial: deps.Initial,
+		resolver: deps.Resolver, secrets: mirror.NewSecrets(deps.Pools.Service),
+		schema: deps.Schema, entries: entries, heal: deps.Heal, log: deps.Log, listener: listener, initial: deps.Initial,
 		ready: make(chan struct{}), drained: make(chan struct{}), clients: make(map[*Session]struct{}), databases: make(map[string]*database),
 	}
 	rand.Read(s.mockSecret[:]) // never fails

@@ -103,6 +103,9 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 	if len(c.rest.statements) > 1 && !c.x.InBlock() && !c.x.InImplicitBlock() && !endsTransaction(plan.Kind) {
 		c.beginImplicit()
 	}
+	if c.mirrors(plan) && !c.x.InBlock() && !c.x.InImplicitBlock() {
+		c.beginImplicit()
+	}
 	if plan.ParseOnly {
 		return c.parseOnly(ctx, st)
 	}
@@ -144,7 +147,7 @@ func (c *Session) targetOf(ctx context.Context, plan *planner.Plan, args planner
 		return target, err
 	}
 	shard, ok := c.x.AnyHeld()
-	if !ok || plan.Kind != planner.Show {
+	if !ok || plan.Kind != planner.Show && plan.Route.Kind != planner.RouteAny {
 		shard = c.view.partitions.Home
 	}
 	return planner.Target{Shards: []directoryShard{shard}, Whole: true}, nil
@@ -180,10 +183,23 @@ func (c *Session) relay(ctx context.Context, text string, plan *planner.Plan, ta
 	return err
 }
 
+// mirrors reports whether a statement, or the one that an EXECUTE names, may write what is mirrored: alone it
+// becomes a transaction, as it commits on several shards.
+func (c *Session) mirrors(plan *planner.Plan) bool {
+	if plan.Kind == planner.Execute {
+		st, ok := c.statements[plan.Execute.Name]
+		return ok && st.plan.Mirrors
+	}
+	return plan.Mirrors
+}
+
 // prepareEffects notes before a statement runs what it may leave behind. undo takes the pin back.
 func (c *Session) prepareEffects(l *link, plan *planner.Plan) (undo func()) {
 	if plan.Dirty {
 		c.x.MarkDirty(l.Shard())
+	}
+	if plan.Mirrors {
+		c.x.Captures(l)
 	}
 	c.noteCursor(plan, l.Shard())
 	if plan.Pins == "" || l.Pinned() {
@@ -294,7 +310,7 @@ func (c *Session) runWhole(ctx context.Context, text string) (done bool, err err
 			return false, nil // told when its turn comes: what stands before it is run
 		}
 		plain := plan.Kind == planner.Relay || plan.Kind == planner.Modify || plan.Kind == planner.Empty || plan.Kind == planner.DDL && !c.view.sharded()
-		if !plain || plan.ParseOnly || plan.Pins != "" || len(plan.SetConfig) > 0 || c.isLocal(plan) {
+		if !plain || plan.ParseOnly || plan.Mirrors || plan.Pins != "" || len(plan.SetConfig) > 0 || c.isLocal(plan) {
 			return false, nil
 		}
 		if plan.Kind == planner.Empty {

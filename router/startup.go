@@ -114,6 +114,7 @@ func (c *Session) open(ctx context.Context, packet *wire.Startup) error {
 	}
 	c.x = exec.New(c.server.pools, c.out, backend.Identity{Database: c.databaseName, User: c.user}, c.server.origin)
 	c.x.UseGate(c.server.gate)
+	c.x.SetSecrets(c.server.secrets)
 	c.statements, c.portals = make(map[string]*statement), make(map[string]*portal)
 	c.database.join(c)
 	if err := c.greet(ctx); err != nil {

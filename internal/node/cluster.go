@@ -109,6 +109,8 @@ func addToMap(ctx context.Context, store *etcd.Store, performer *schema.Performe
 		change = directory.UpdateShard{Shard: shard}
 	} else if err := performer.Join(ctx, database, shard.ID); err != nil {
 		return err
+	} else {
+		return performer.AddShard(ctx, database, shard)
 	}
 	_, err := store.Apply(ctx, database, change)
 	return err

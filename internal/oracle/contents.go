@@ -75,6 +75,8 @@ func (c *contents) compare(ctx context.Context, plain *pgx.Conn) error {
 			err = c.mustBeEmpty(ctx, c.conns[i])
 		case listed && table.Kind == directory.TableSharded:
 			rows, err = c.placed(ctx, c.conns[i], table, shard.ID)
+		case listed && table.Kind == directory.TableReference && shard.ID != table.Shard:
+			err = c.copied(ctx, c.conns[i], want)
 		default:
 			rows, err = texts(ctx, c.conns[i], fmt.Sprintf("SELECT t::text FROM %s t", c.name))
 		}
@@ -85,6 +87,18 @@ func (c *contents) compare(ctx context.Context, plain *pgx.Conn) error {
 	}
 	if difference := compareRows(column(want), column(have), false); difference != "" {
 		return errors.New(difference)
+	}
+	return nil
+}
+
+// copied insists that a shard has a full copy.
+func (c *contents) copied(ctx context.Context, conn *pgx.Conn, want []string) error {
+	have, err := texts(ctx, conn, fmt.Sprintf("SELECT t::text FROM %s t", c.name))
+	if err != nil {
+		return err
+	}
+	if difference := compareRows(column(want), column(have), false); difference != "" {
+		return fmt.Errorf("its copy differs: %s", difference)
 	}
 	return nil
 }

@@ -114,7 +114,7 @@ func (s *Snapshot) addRelationEdges(g *graph) {
 	for _, r := range s.users {
 		i := g.byName[r.Name]
 		g.edge(i, g.ambient)
-		for _, names := range [][]directory.TableName{r.DependsOn, r.Parents, r.Children, r.ReferencedBy} {
+		for _, names := range [][]directory.TableName{r.DependsOn, r.Parents, r.Children, s.cascades(r)} {
 			for _, name := range names {
 				g.edgeTo(i, name)
 			}
@@ -143,6 +143,21 @@ func (s *Snapshot) addRelationEdges(g *graph) {
 			g.nodes[i].opaque = true
 		}
 	}
+}
+
+// cascades are the tables that a write of the relation may write through their foreign keys. NO ACTION and
+// RESTRICT only look at them.
+func (s *Snapshot) cascades(r *Relation) []directory.TableName {
+	var names []directory.TableName
+	for _, name := range r.ReferencedBy {
+		other := s.relations[name]
+		if other != nil && slices.ContainsFunc(other.ForeignKeys, func(fk ForeignKey) bool {
+			return fk.References == r.Name && (strings.IndexByte("cnd", fk.OnDelete) >= 0 || strings.IndexByte("cnd", fk.OnUpdate) >= 0)
+		}) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // triggerCondition cuts a trigger's definition down to its WHEN clause: the rest names the table and

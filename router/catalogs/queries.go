@@ -134,7 +134,7 @@ SELECT t.tgrelid, t.tgname::text, t.tgfoid, t.tgtype & 1 <> 0, t.tgtype & 2 <> 0
 FROM pg_catalog.pg_trigger t
 JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE NOT t.tgisinternal AND ` + notSystem + `
+WHERE NOT t.tgisinternal AND t.tgfoid NOT IN (SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = pg_catalog.to_regnamespace('shardyard')) AND ` + notSystem + `
 ORDER BY t.tgrelid, t.tgname`
 
 const policiesQuery = `

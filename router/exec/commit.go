@@ -23,6 +23,9 @@ func (x *Executor) Commit(ctx context.Context) (committed bool, err error) {
 	if x.tx.status == wire.TxFailed {
 		return false, x.Rollback(ctx)
 	}
+	if err := x.settleMirrors(ctx, true); err != nil {
+		return false, errors.Join(err, x.Rollback(ctx))
+	}
 	writers, err := x.writers(ctx)
 	if err != nil {
 		return false, errors.Join(err, x.Rollback(ctx))

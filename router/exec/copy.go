@@ -65,6 +65,9 @@ func (x *Executor) copyEnded(ctx context.Context, err error) error {
 		x.drop(l)
 		return err
 	}
+	if x.copyStep.hold && err == nil {
+		err = x.Settle(ctx)
+	}
 	if x.copyStep.kind == stepQuery {
 		return x.afterQuery(ctx, l, err)
 	}

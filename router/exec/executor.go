@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/directory/mirror"
 	"github.com/shardyard/shardyard/planner/catalog"
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/commit"
@@ -47,7 +48,9 @@ type Executor struct {
 	copyNext   bool
 	copyFailed error
 	copyLooked time.Time
-	lost       bool // a connection of the transaction was lost
+	secrets    *mirror.Secrets
+	heldTag    []byte // of a statement that captures
+	lost       bool   // a connection of the transaction was lost
 	scratch    []byte
 	columns    []wire.Column
 
@@ -161,6 +164,8 @@ type Link struct {
 	alone     bool   // a statement ran in this transaction that only this shard ran
 	used      bool   // a statement of the client ran in this transaction: it has its snapshot
 	wrote     bool   // it may have written in this transaction
+	captured  bool   // a statement that writes what is mirrored ran in this transaction
+	unsettled bool   // the mirrors may lack something of it
 	kept      bool   // a statement is not done with it
 	pinned    string // why it stays with the session after the transaction
 	unnamed   uint64 // Statement.ID of the server's unnamed statement, 0: none of the client's

@@ -163,7 +163,7 @@ func (x *Executor) Execute(p *Portal, maxRows int32) {
 	l.alone = true
 	l.pipelined = true
 	l.out = wire.AppendExecute(l.out, p.name, maxRows)
-	l.steps = append(l.steps, step{kind: stepExecute, rows: &p.rows, noPosition: p.noPosition, part: p.part})
+	l.steps = append(l.steps, step{kind: stepExecute, rows: &p.rows, noPosition: p.noPosition, part: p.part, hold: l.unsettled})
 }
 
 // ClosePortal closes a bound portal; answer: the client waits for the CloseComplete.
@@ -186,6 +186,10 @@ func (p *Portal) SetNoPosition(no bool) { p.noPosition = no }
 // Sync ends the pipeline on every link: implicit transactions commit, unless failed. It returns the first error.
 func (x *Executor) Sync(ctx context.Context, failed bool) error {
 	var first error
+	if !failed && !x.tx.block {
+		first = x.settleMirrors(ctx, true)
+		failed = first != nil
+	}
 	if !failed && !x.tx.block && x.severalWriters() {
 		if first = x.DrainAll(ctx); first == nil {
 			return x.syncTogether(ctx)

@@ -32,8 +32,13 @@ func (x *Executor) Query(ctx context.Context, l *Link, sql string, o QueryOption
 	l.alone = true
 	l.rows.none()
 	l.unnamed = 0
-	x.queueQuery(l, sql, step{kind: stepQuery, shift: o.Shift, noPosition: o.NoPosition, part: o.Part, silent: o.Silent})
+	x.queueQuery(l, sql, step{kind: stepQuery, shift: o.Shift, noPosition: o.NoPosition, part: o.Part, silent: o.Silent, hold: l.unsettled})
+	hold := l.unsettled
+	x.heldTag = x.heldTag[:0]
 	err := x.run(ctx, l)
+	if hold && err == nil && x.copyIn == nil {
+		err = x.Settle(ctx)
+	}
 	if x.copyIn == nil {
 		err = x.afterQuery(ctx, l, err)
 	}

@@ -44,6 +44,8 @@ type step struct {
 	seen *Description
 	// rows is the translation of the portal's rows; nil: the link's own.
 	rows *rowTranslation
+	// hold keeps the command tag back until Settle.
+	hold bool
 	// collect gets the rows instead of the client.
 	collect *[][]*string
 }
@@ -240,6 +242,10 @@ func (x *Executor) answer(l *Link, s *step, frame wire.Frame, mute bool) (done b
 	case wire.TypeCommandComplete, wire.TypeEmptyQuery, wire.TypePortalSuspended:
 		if s.seen != nil {
 			s.seen.Suspended = frame.Type == wire.TypePortalSuspended
+		}
+		if s.hold && !silent && frame.Type == wire.TypeCommandComplete {
+			x.heldTag = append(x.heldTag, frame.Raw...)
+			silent = true
 		}
 		return s.kind == stepExecute, x.relay(frame.Raw, silent)
 	case wire.TypeParseComplete:

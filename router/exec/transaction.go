@@ -144,6 +144,11 @@ func (x *Executor) Fail() {
 // that have taken it, which at its first statement are all (one shard only if it is SERIALIZABLE). It may write on any
 // number of shards.
 func (x *Executor) MayUse(ctx context.Context, shards []directory.ShardID, _ bool) error {
+	if x.capturing() {
+		if err := x.Settle(ctx); err != nil {
+			return err
+		}
+	}
 	if x.tx.isolated() && x.tx.block {
 		return x.sameSnapshot(ctx, shards)
 	}
@@ -271,7 +276,9 @@ func (x *Executor) RollbackTo(ctx context.Context, name string) (int, error) {
 			l.conn.SetSettings(l.saved[i+1])
 			l.saved = l.saved[:i+2]
 		}
+		l.unsettled = l.captured // what was settled since then is in the outbox again
 	}
+	x.heldTag = x.heldTag[:0]
 	x.tx.status = wire.TxOpen
 	return i + 1, nil
 }
@@ -333,6 +340,7 @@ func (x *Executor) ended() {
 
 func (l *Link) endTransaction() {
 	l.begun, l.used, l.wrote, l.alone, l.member = false, false, false, false, false
+	l.captured, l.unsettled = false, false
 	l.saved = l.saved[:0]
 	l.rows.none()
 }

@@ -77,6 +77,12 @@ func (e *Error) At(position int) *Error { e.Position, e.raw = int32(position), n
 // Because keeps a cause for errors.Is and errors.As; it is not shown to the client.
 func (e *Error) Because(cause error) *Error { e.cause = cause; return e }
 
+// Bare returns the error without where it happened: that was in code of ours.
+func (e *Error) Bare() *Error {
+	e.Where, e.InternalQuery, e.Position, e.InternalPosition, e.raw = "", "", 0, 0, nil
+	return e
+}
+
 // Fatal returns a copy of e that closes the session.
 func (e *Error) Fatal() *Error { return e.withSeverity(SeverityFatal) }
 

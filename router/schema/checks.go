@@ -29,6 +29,9 @@ func (s *subject) together(name directory.TableName) bool {
 		return true
 	}
 	other, ok := s.m.Table(name)
+	if ok && other.Kind == directory.TableReference {
+		return true
+	}
 	if !ok || other.Kind != s.table.Kind {
 		return false
 	}
@@ -86,6 +89,9 @@ func (s *subject) checkKind() error {
 // checkDependents refuses views, materialized views and rules of others that read the table: on the home
 // shard they would see what is there only.
 func (s *subject) checkDependents() error {
+	if s.table.Kind == directory.TableReference {
+		return nil // the home shard has all rows
+	}
 	for _, other := range s.catalog.UserRelations() {
 		if other.Name != s.rel.Name && slices.Contains(other.DependsOn, s.rel.Name) {
 			return s.refuse(fmt.Sprintf("%s %q reads it", other.Kind.Noun(), other.Name.String()),
@@ -96,6 +102,9 @@ func (s *subject) checkDependents() error {
 }
 
 func (s *subject) checkColumns() error {
+	if s.table.Kind == directory.TableReference {
+		return nil // values come from the home shard
+	}
 	for _, col := range s.rel.Live() {
 		if col.Identity != 0 {
 			return s.refuse(fmt.Sprintf("column %q is an identity column", col.Name),
@@ -181,9 +190,16 @@ func (s *subject) checkForeignKeys() error {
 
 func (s *subject) checkForeignKey(fk catalog.ForeignKey, from *directory.Table, to directory.TableName) error {
 	if !s.together(to) {
+		if s.table.Kind == directory.TableReference {
+			return s.refuse(fmt.Sprintf("foreign key %q references table %q, which is no reference table", fk.Name, to.String()),
+				fmt.Sprintf("SHARD TABLE %s AS REFERENCE first, or ALTER TABLE %s DROP CONSTRAINT %s.", to, s.rel.Name, directory.QuoteIdentifier(fk.Name)))
+		}
 		return s.refuse(fmt.Sprintf("foreign key %q references table %q, which is not on the same shards", fk.Name, to.String()),
 			fmt.Sprintf("Shard %s first and this table COLOCATE WITH it, or ALTER TABLE %s DROP CONSTRAINT %s.",
 				to, s.rel.Name, directory.QuoteIdentifier(fk.Name)))
+	}
+	if other, ok := s.m.Table(to); ok && other.Kind == directory.TableReference && s.table.Kind != directory.TableReference {
+		return s.checkReferenceKey(fk, to)
 	}
 	if s.table.Kind != directory.TableSharded {
 		return nil
@@ -207,10 +223,47 @@ func (s *subject) checkForeignKey(fk catalog.ForeignKey, from *directory.Table, 
 	return nil
 }
 
+// checkReferenceKey refuses actions of a foreign key to a reference table: that is changed on the home shard, and
+// mirrored writes only look whether a row is still referred to.
+func (s *subject) checkReferenceKey(fk catalog.ForeignKey, to directory.TableName) error {
+	for _, action := range []byte{fk.OnDelete, fk.OnUpdate} {
+		if action != 'a' && action != 'r' {
+			return s.refuse(fmt.Sprintf("foreign key %q to reference table %q has an action (CASCADE, SET NULL or SET DEFAULT)", fk.Name, to.String()),
+				"Use NO ACTION or RESTRICT.")
+		}
+	}
+	return nil
+}
+
+// mayReferTo reports whether another table may have foreign keys to the subject although their rows are not
+// together: those of the home shard alone, and of several shards without an action, to a reference table.
+func (s *subject) mayReferTo(name directory.TableName) bool {
+	if s.table.Kind != directory.TableReference {
+		return false
+	}
+	other, distributed := s.m.Table(name)
+	if !distributed {
+		return true
+	}
+	rel, ok := s.catalog.Relation(name)
+	if s.there != nil {
+		rel, ok = s.there.Relation(name)
+	}
+	if !ok || other.Kind == directory.TableReference {
+		return true
+	}
+	for _, fk := range rel.ForeignKeys {
+		if fk.References == s.rel.Name && s.checkReferenceKey(fk, s.rel.Name) != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // checkReferences refuses foreign keys of other tables that point here from other shards.
 func (s *subject) checkReferences() error {
 	for _, name := range s.rel.ReferencedBy {
-		if name == s.rel.Name || s.together(name) {
+		if name == s.rel.Name || s.together(name) || s.mayReferTo(name) {
 			continue
 		}
 		local := s.catalog

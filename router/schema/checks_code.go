@@ -2,6 +2,7 @@ package schema
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/shardyard/shardyard/directory"
 )
@@ -23,6 +24,9 @@ func (s *subject) checkTriggers() error {
 		}
 		// By name, not by OID: the table may be described by another shard than the functions.
 		touches, opaque := s.catalog.ExpressionReach(trigger.Definition)
+		if s.table.Kind == directory.TableReference {
+			touches = s.away(touches)
+		}
 		if err := s.checkReach(fmt.Sprintf("trigger %q runs code", trigger.Name), touches, opaque, drop); err != nil {
 			return err
 		}
@@ -47,11 +51,23 @@ func (s *subject) checkExpressions() error {
 	}
 	for _, col := range s.rel.Live() {
 		drop := fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s DROP DEFAULT", s.rel.Name, directory.QuoteIdentifier(col.Name))
+		if s.table.Kind == directory.TableReference && !col.Generated {
+			continue // evaluated on the home shard; what it may reach there is checked with each statement
+		}
 		if err := s.checkExpression(fmt.Sprintf("the default of column %q", col.Name), col.Default, drop); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// away leaves those tables that the home shard does not have all rows of: the triggers of a reference table fire
+// there only.
+func (s *subject) away(names []directory.TableName) []directory.TableName {
+	return slices.DeleteFunc(slices.Clone(names), func(name directory.TableName) bool {
+		t, ok := s.m.Table(name)
+		return !ok || t.Kind == directory.TablePinned && t.Shard == s.m.Home
+	})
 }
 
 func (s *subject) checkExpression(what, expression, wayOut string) error {

@@ -49,7 +49,7 @@ func (p *Performer) ddl(ctx context.Context, r Request) (result *Result, err err
 	if err := op.setHold(ctx); err != nil {
 		return nil, err
 	}
-	d := &ddl{operation: op, request: r, holders: holders}
+	d := &ddl{operation: op, request: r, holders: holders, sums: make(map[directory.TableName]string)}
 	decision, err := d.run(ctx)
 	if err != nil {
 		return nil, err
@@ -103,6 +103,7 @@ type ddl struct {
 
 	before map[directory.TableName]*definition // on the first holder
 	after  map[directory.TableName]*definition // by the name before; nil: dropped
+	sums   map[directory.TableName]string      // of the rows of reference tables whose columns changed
 }
 
 func (d *ddl) run(ctx context.Context) ([]directory.Change, error) {
@@ -116,6 +117,9 @@ func (d *ddl) run(ctx context.Context) ([]directory.Change, error) {
 	for i, shard := range d.holders {
 		before, after, err := d.runOn(ctx, shard, needs)
 		if err != nil {
+			return nil, err
+		}
+		if err := d.checkCopies(ctx, shard, before, after); err != nil {
 			return nil, err
 		}
 		if i == 0 {
@@ -273,6 +277,9 @@ func (d *ddl) compare(shard directory.ShardID, after map[directory.TableName]*de
 		if first == nil {
 			continue
 		}
+		if d.isReference(name) {
+			first, other = first.mirrored(), other.mirrored()
+		}
 		if !first.equal(other) {
 			return pgerr.Unsupported(fmt.Sprintf("the statement does not make the same of table %q on all shards", name.Name),
 				"Name the constraints and indexes in it.").WithDetail(fmt.Sprintf("Shards %s and %s: %s", d.holders[0], shard, first.firstDifference(other)))
@@ -343,6 +350,11 @@ func (d *ddl) check(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (d *ddl) isReference(name directory.TableName) bool {
+	t, ok := d.m.Table(name)
+	return ok && t.Kind == directory.TableReference
 }
 
 // homeCatalog is the home shard's catalog: as this statement's transaction sees it if it runs there.

@@ -197,14 +197,17 @@ ORDER BY c.relname, x.pos)`
 const statisticsQuery = `
 SELECT pg_catalog.pg_get_statisticsobjdef(s.oid) FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = $1 ORDER BY s.stxname`
 
+// notOurs leaves out the triggers of mirrored writes, which are not the application's.
+const notOurs = `t.tgfoid NOT IN (SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = pg_catalog.to_regnamespace('shardyard'))`
+
 const triggersQuery = `
 (SELECT pg_catalog.pg_get_triggerdef(t.oid) FROM pg_catalog.pg_trigger t
-WHERE t.tgrelid = $1 AND NOT t.tgisinternal ORDER BY t.tgname)
+WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND ` + notOurs + ` ORDER BY t.tgname)
 UNION ALL
 (SELECT pg_catalog.format('ALTER TABLE ONLY %s %s TRIGGER %I', $1::pg_catalog.regclass,
     CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE ALWAYS' END, t.tgname)
 FROM pg_catalog.pg_trigger t
-WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgenabled <> 'O' ORDER BY t.tgname)`
+WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgenabled <> 'O' AND ` + notOurs + ` ORDER BY t.tgname)`
 
 const policiesQuery = `
 SELECT pg_catalog.format('CREATE POLICY %I ON %s AS %s FOR %s TO %s', p.polname, $1::pg_catalog.regclass,
@@ -225,7 +228,7 @@ SELECT pg_catalog.format('COMMENT ON %s IS %L', x.what, x.comment) FROM (
     FROM pg_catalog.pg_index i WHERE i.indrelid = $1
     UNION ALL
     SELECT pg_catalog.format('TRIGGER %I ON %s', t.tgname, $1::pg_catalog.regclass), pg_catalog.obj_description(t.oid, 'pg_trigger')
-    FROM pg_catalog.pg_trigger t WHERE t.tgrelid = $1
+    FROM pg_catalog.pg_trigger t WHERE t.tgrelid = $1 AND ` + notOurs + `
     UNION ALL
     SELECT pg_catalog.format('POLICY %I ON %s', p.polname, $1::pg_catalog.regclass), pg_catalog.obj_description(p.oid, 'pg_policy')
     FROM pg_catalog.pg_policy p WHERE p.polrelid = $1) x

@@ -85,7 +85,7 @@ func look(ctx context.Context, h *homeShard, m *directory.Map, r Request) (*targ
 	if err != nil {
 		return nil, err
 	}
-	if _, unshard := r.Statement.(*shardsql.UnshardTable); !unshard {
+	if _, unshard := r.Statement.(*shardsql.UnshardTable); !unshard && planned.table.Kind != directory.TableReference {
 		err = checkEmpty(ctx, h.conn, planned.rel.Name, "sharded")
 	}
 	return planned, err
@@ -170,7 +170,9 @@ func (op *operation) distribute(ctx context.Context, r Request, name directory.T
 	if t.rel.Name != name {
 		return nil, pgerr.New(pgerr.StaleMap, "the table was replaced by another session").WithHint("Run the statement again.")
 	}
-	if err := checkEmpty(ctx, home, name, "sharded"); err != nil {
+	if t.table.Kind == directory.TableReference {
+		t.table.Mirror = op.id
+	} else if err := checkEmpty(ctx, home, name, "sharded"); err != nil {
 		return nil, err
 	}
 	if err := op.create(ctx, h, t); err != nil {
@@ -200,11 +202,17 @@ func (op *operation) create(ctx context.Context, h *homeShard, t *target) error 
 	if err != nil {
 		return err
 	}
+	if t.table.Kind == directory.TableReference {
+		return op.copyReference(ctx, h.conn, needs, d, t)
+	}
 	for _, shard := range t.holders {
 		if shard == op.m.Home {
 			continue
 		}
 		if err := op.createOn(ctx, shard, needs, d); err != nil {
+			return err
+		}
+		if err := op.enforce(ctx, op.conns[shard], t.rel); err != nil {
 			return err
 		}
 	}
@@ -262,6 +270,8 @@ func (op *operation) decision(t *target) directory.Change {
 	table := t.table
 	table.Hold = &hold
 	switch {
+	case table.Kind == directory.TableReference:
+		return directory.AddReference{Table: table}
 	case table.Kind == directory.TablePinned:
 		return directory.PinTable{Table: table.Name, Shard: table.Shard, Hold: &hold}
 	case t.group != nil:

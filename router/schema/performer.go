@@ -106,9 +106,6 @@ func (p *Performer) Perform(ctx context.Context, r Request) (*Result, error) {
 			return nil, err
 		}
 		return Show(m, statement, r.SearchPath)
-	case *shardsql.ReferenceTable:
-		return nil, pgerr.Unsupported("reference tables are not supported yet",
-			"Pin the table to one shard (SHARD TABLE … ON shard), or leave it on the home shard.")
 	case *shardsql.DirectoryTable:
 		return nil, pgerr.Unsupported("SHARD TABLE … BY DIRECTORY is not supported yet", "Use BY HASH, RANGE or LIST.")
 	case *shardsql.AlterShardTable:
@@ -116,7 +113,7 @@ func (p *Performer) Perform(ctx context.Context, r Request) (*Result, error) {
 			"Choose the placement when the table is sharded.")
 	case *shardsql.ShardFunction:
 		return nil, pgerr.Unsupported("SHARD FUNCTION is not supported yet", "Run the statements of the function from the client.")
-	case *shardsql.ShardTable, *shardsql.PinTable, *shardsql.UnshardTable:
+	case *shardsql.ShardTable, *shardsql.PinTable, *shardsql.ReferenceTable, *shardsql.UnshardTable:
 		if r.InTransaction {
 			return nil, inTransaction(tagOf(statement))
 		}

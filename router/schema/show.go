@@ -52,6 +52,9 @@ func showTables(m *directory.Map) *Result {
 	for i := range tables {
 		t := &tables[i]
 		row := []string{t.Name.Schema, t.Name.Name, string(t.Kind), "", "", "", "", shardNames(m.ShardsOf(t))}
+		if t.Kind == directory.TableReference {
+			row[4] = columnList(t.Key)
+		}
 		if g, ok := m.Group(t.Group); ok && t.Kind == directory.TableSharded {
 			row[3], row[4] = string(g.Method), columnList(t.Key)
 			if g.Composite() {

@@ -63,6 +63,8 @@ func plan(ctx context.Context, h *homeShard, m *directory.Map, r Request) (*targ
 		name = s.Table
 	case *shardsql.PinTable:
 		name = s.Table
+	case *shardsql.ReferenceTable:
+		name = s.Table
 	case *shardsql.UnshardTable:
 		name = s.Table
 	}
@@ -97,6 +99,14 @@ func plan(ctx context.Context, h *homeShard, m *directory.Map, r Request) (*targ
 				WithHint("Name another shard; SHOW SHARDS lists them.")
 		}
 		t.holders = []directory.ShardID{t.table.Shard}
+	case *shardsql.ReferenceTable:
+		s.verb = "shard"
+		if err := s.checkKind(); err != nil {
+			return nil, err
+		}
+		if err := planReference(m, t); err != nil {
+			return nil, err
+		}
 	case *shardsql.ShardTable:
 		s.verb, t.table.Kind, s.local = "shard", directory.TableSharded, statement.UniqueLocal
 		if err := s.checkKind(); err != nil {

@@ -23,6 +23,9 @@ func (op *operation) unshard(ctx context.Context, name directory.TableName) (dir
 	if !ok {
 		return nil, pgerr.Newf("55000", "table %q is not sharded", name.Name)
 	}
+	if table.Kind == directory.TableReference {
+		return op.unshardReference(ctx, table)
+	}
 	holders := op.m.ShardsOf(table)
 	var d *definition
 	for _, shard := range holders {

@@ -2,6 +2,7 @@ package router_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 const (
@@ -299,5 +301,39 @@ func TestSnapshotBehindLock(t *testing.T) {
 				t.Errorf("the sum is %d", got)
 			}
 		})
+	}
+}
+
+func TestSnapshotSetting(t *testing.T) {
+	b := newBed(t, 1)
+	conn := shop(t, b)
+	expect(t, conn, "SHOW shardyard.snapshot", "cluster\nSHOW")
+	_, err := simple(t, conn, "SET shardyard.snapshot = 'none'")
+	var e *pgconn.PgError
+	if !errors.As(err, &e) || e.Code != "22023" || e.Message != `invalid value for parameter "shardyard.snapshot": "none"` ||
+		e.Hint != "Available values: cluster, shard, off." {
+		t.Fatalf("%v", err)
+	}
+	mustSimple(t, conn, "SET shardyard.snapshot = OFF")
+	expect(t, conn, "SHOW shardyard.snapshot", "off\nSHOW")
+	mustSimple(t, conn, "RESET shardyard.snapshot")
+	expect(t, conn, "SHOW shardyard.snapshot", "cluster\nSHOW")
+	// No server hears of it.
+	mustSimple(t, conn, "SET shardyard.snapshot = 'shard'")
+	expect(t, conn, "SELECT coalesce(current_setting('shardyard.snapshot', true), 'unknown') FROM items WHERE id = 1", "unknown\nSELECT 1")
+	mustSimple(t, conn, "RESET ALL")
+	expect(t, conn, "SHOW shardyard.snapshot", "cluster\nSHOW")
+
+	started := b.connect(0, func(c *pgx.ConnConfig) { c.RuntimeParams["options"] = "-c shardyard.snapshot=shard" })
+	expect(t, started, "SHOW shardyard.snapshot", "shard\nSHOW")
+	mustSimple(t, started, "SET shardyard.snapshot = 'off'; RESET shardyard.snapshot")
+	expect(t, started, "SHOW shardyard.snapshot", "shard\nSHOW")
+	cfg, err := pgx.ParseConfig(b.url(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.RuntimeParams["shardyard.snapshot"] = "no"
+	if _, err := pgx.ConnectConfig(t.Context(), cfg); !errors.As(err, &e) || e.Code != "22023" {
+		t.Fatalf("a wrong value at the start: %v", err)
 	}
 }

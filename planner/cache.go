@@ -261,11 +261,11 @@ func planSharding(st *Statement, env *Env) (*Plan, *Error) {
 	}
 	plan := &Plan{Kind: Sharding, Sharding: parsed, valuesUsed: true}
 	switch parsed.(type) {
-	case *shardsql.ShowShards, *shardsql.ShowTables, *shardsql.ShowPartitions, *shardsql.ShowTransactions:
+	case *shardsql.ShowShards, *shardsql.ShowTables, *shardsql.ShowPartitions, *shardsql.ShowTransactions, *shardsql.ShowEntries:
 		plan.Kind, plan.Tag, plan.ReadOnly = ShowSharding, "SHOW", true
 	case *shardsql.UnshardTable:
 		plan.Tag = "UNSHARD TABLE"
-	case *shardsql.AlterShardTable:
+	case *shardsql.AlterShardTable, *shardsql.AssignEntries:
 		plan.Tag = "ALTER SHARD TABLE"
 	case *shardsql.ShardFunction:
 		plan.Tag = "SHARD FUNCTION"

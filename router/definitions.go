@@ -103,7 +103,7 @@ func (c *Session) changesObjects(plan *planner.Plan) bool {
 	return c.view.sharded() && plan.DDL.Objects && !plan.DDL.Temp
 }
 
-// showColumns are the columns of SHOW SHARDS, TABLES, PARTITIONS and TRANSACTIONS.
+// showColumns are the columns of SHOW SHARDS, TABLES, PARTITIONS, ENTRIES and TRANSACTIONS.
 func showColumns(s shardsql.Statement) []string {
 	switch s.(type) {
 	case *shardsql.ShowShards:
@@ -113,7 +113,9 @@ func showColumns(s shardsql.Statement) []string {
 	case *shardsql.ShowTransactions:
 		return []string{"gid", "router", "age", "state", "last_agent", "prepared_on"}
 	case *shardsql.ShowPartitions:
-		return []string{"name", "shard", "bounds"}
+		return []string{"name", "shard", "bounds", "parent"}
+	case *shardsql.ShowEntries:
+		return []string{"key", "shard"}
 	}
 	return nil
 }

@@ -205,8 +205,11 @@ func (c *Session) performSchema(ctx context.Context, st *planner.Statement, plan
 	if _, ok := plan.Sharding.(*shardsql.ShowTransactions); ok {
 		return c.showTransactions(ctx, plan)
 	}
-	if plan.Kind == planner.ShowSharding {
-		shown, err := schema.Show(c.view.partitions, plan.Sharding, c.resolvedPath())
+	_, entries := plan.Sharding.(*shardsql.ShowEntries)
+	if plan.Kind == planner.ShowSharding && !entries {
+		ctx, release := c.x.Cancellable(ctx)
+		defer release()
+		shown, err := schema.Show(ctx, c.view.partitions, plan.Sharding, c.resolvedPath(), c.server.maps)
 		if err != nil {
 			return result{}, err
 		}
@@ -228,7 +231,7 @@ func (c *Session) performSchema(ctx context.Context, st *planner.Statement, plan
 	}
 	var performed *schema.Result
 	var err error
-	if plan.Kind == planner.Sharding {
+	if plan.Kind == planner.Sharding || entries {
 		performed, err = performer.Perform(ctx, request)
 	} else {
 		request.Tables = plan.DDL.Tables
@@ -240,9 +243,11 @@ func (c *Session) performSchema(ctx context.Context, st *planner.Statement, plan
 	for _, text := range performed.Notices {
 		c.notice(&pgerr.Error{Severity: pgerr.SeverityNotice, Code: "00000", Message: text})
 	}
-	c.database.definitions.Add(1)
-	if err := c.awaitDirectory(ctx); err != nil {
-		return result{}, err
+	if !entries {
+		c.database.definitions.Add(1)
+		if err := c.awaitDirectory(ctx); err != nil {
+			return result{}, err
+		}
 	}
 	return result{columns: performed.Columns, rows: performed.Rows, tag: performed.Tag}, nil
 }

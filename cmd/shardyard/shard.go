@@ -157,7 +157,7 @@ func newShardListCommand() *cobra.Command {
 				if err != nil {
 					return fmt.Errorf("read the list of shards: %w", err)
 				}
-				result, err := schema.Show(m, &shardsql.ShowShards{}, nil)
+				result, err := schema.Show(ctx, m, &shardsql.ShowShards{}, nil, store)
 				if err != nil {
 					return err
 				}

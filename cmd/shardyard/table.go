@@ -43,7 +43,7 @@ func (f mapFlags) show(cmd *cobra.Command, statement shardsql.Statement) error {
 		if err != nil {
 			return fmt.Errorf("load the map of database %s: %w", f.database, err)
 		}
-		result, err := schema.Show(m, statement, nil)
+		result, err := schema.Show(ctx, m, statement, nil, store)
 		if err != nil {
 			return err
 		}

@@ -223,9 +223,14 @@ func (e *Entries) readAnswer(g *directory.Group, keys []directory.EntryKey, answ
 	return shards, nil
 }
 
-// Counts gives the number of entries on each shard of the group, exactly as it was at one moment.
+// Counts is Store.CountEntries.
 func (e *Entries) Counts(ctx context.Context, g *directory.Group) (map[directory.ShardID]int, error) {
-	response, err := e.store.get(ctx, "count entries", e.store.countPrefix(g.Entries), clientv3.WithPrefix())
+	return e.store.CountEntries(ctx, g)
+}
+
+// CountEntries gives the number of entries on each shard of the group, exactly as it was at one moment.
+func (s *Store) CountEntries(ctx context.Context, g *directory.Group) (map[directory.ShardID]int, error) {
+	response, err := s.get(ctx, "count entries", s.countPrefix(g.Entries), clientv3.WithPrefix())
 	if err != nil {
 		return nil, err
 	}

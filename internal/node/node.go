@@ -185,7 +185,10 @@ const recoverInterval = 2 * time.Second
 func (n *Node) recover(ctx context.Context) {
 	ticker := time.NewTicker(recoverInterval)
 	defer ticker.Stop()
+	var sets []string
+	swept := false
 	for start := true; ; start = false {
+		sets, swept = n.sweep(ctx, sets, swept)
 		for database, m := range n.latest.Load().Maps {
 			if !start && !held(m) {
 				continue
@@ -200,6 +203,25 @@ func (n *Node) recover(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// sweep removes the entries of tables by DIRECTORY that are gone. It gives the sets of entries that there are,
+// and whether none is left to be swept of those that were there before.
+func (n *Node) sweep(ctx context.Context, before []string, swept bool) (sets []string, done bool) {
+	for _, m := range n.latest.Load().Maps {
+		sets = append(sets, m.EntrySets()...)
+	}
+	gone := slices.ContainsFunc(before, func(set string) bool { return !slices.Contains(sets, set) })
+	if swept && !gone {
+		return sets, true
+	}
+	if err := n.store.SweepEntries(ctx); err != nil {
+		if ctx.Err() == nil {
+			n.log.WarnContext(ctx, "entries of tables that are gone are not removed yet", "error", err)
+		}
+		return sets, false
+	}
+	return sets, true
 }
 
 // held tells that some table is being changed.

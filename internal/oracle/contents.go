@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/directory/etcd"
 )
 
 // CompareContents reads every table of a schema directly from all the servers, around the
@@ -41,6 +43,9 @@ func (b *Bed) CompareContents(ctx context.Context, database, schema string) erro
 	}
 	for _, name := range tables {
 		c := contents{m: m, name: directory.TableName{Schema: schema, Name: name}, shards: b.Shards.Shards(), conns: shards}
+		if c.entries, err = b.entriesOf(ctx, m, c.name); err != nil {
+			return fmt.Errorf("entries of %s: %w", c.name, err)
+		}
 		if err := c.compare(ctx, plain); err != nil {
 			return fmt.Errorf("contents of %s: %w", c.name, err)
 		}
@@ -48,12 +53,35 @@ func (b *Bed) CompareContents(ctx context.Context, database, schema string) erro
 	return nil
 }
 
+// entriesOf reads all entries of a table by DIRECTORY.
+func (b *Bed) entriesOf(ctx context.Context, m *directory.Map, name directory.TableName) (*directory.Entries, error) {
+	known := directory.NewEntries(nil)
+	table, ok := m.Table(name)
+	if !ok {
+		return known, nil
+	}
+	group, ok := m.Group(table.Group)
+	if !ok || group.Method != directory.MethodDirectory {
+		return known, nil
+	}
+	reader, err := etcd.NewEntries(b.Store, etcd.EntriesConfig{Writer: "oracle", CacheSize: 1})
+	if err != nil {
+		return nil, err
+	}
+	entries, err := reader.List(ctx, group, "", math.MaxInt)
+	for _, entry := range entries {
+		known.Learn(group, entry.Key, entry.Shard)
+	}
+	return known, err
+}
+
 // contents compares one table.
 type contents struct {
-	m      *directory.Map
-	name   directory.TableName
-	shards []directory.Shard
-	conns  []*pgx.Conn // of the shards
+	m       *directory.Map
+	name    directory.TableName
+	shards  []directory.Shard
+	conns   []*pgx.Conn        // of the shards
+	entries *directory.Entries // all, of a table by DIRECTORY
 }
 
 func (c *contents) compare(ctx context.Context, plain *pgx.Conn) error {
@@ -145,9 +173,9 @@ func (c *contents) placed(ctx context.Context, conn *pgx.Conn, table *directory.
 				}
 			}
 		}
-		part, ok := group.Locate(values[:len(table.Key)], values[len(table.Key):])
+		part, where := c.entries.Locate(group, values[:len(table.Key)], values[len(table.Key):], false)
 		switch {
-		case !ok:
+		case where != directory.Placed:
 			return fmt.Errorf("row %s belongs to no partition", line)
 		case group.Partitions[part].Shard != shard:
 			return fmt.Errorf("row %s belongs on %s", line, group.Partitions[part].Shard)

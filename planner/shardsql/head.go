@@ -109,29 +109,6 @@ func (p *parser) options() (colocate *Name, uniqueLocal bool, err *Error) {
 	return colocate, uniqueLocal, nil
 }
 
-// directoryTable parses what follows SHARD TABLE t BY DIRECTORY.
-func (p *parser) directoryTable(table Name) (Statement, *Error) {
-	key, err := p.columns("columns of the sharding key")
-	if err != nil {
-		return nil, err
-	}
-	statement := &DirectoryTable{Table: table, Key: key}
-	if p.words("assign") {
-		switch {
-		case p.words("round", "robin"):
-			statement.Assign = AssignRoundRobin
-		case p.words("least", "loaded"):
-			statement.Assign = AssignLeastLoaded
-		case p.words("hash"):
-			statement.Assign = AssignHash
-		default:
-			return nil, p.syntaxError(p.next, "Expected ROUND ROBIN, LEAST LOADED or HASH.")
-		}
-	}
-	statement.Colocate, statement.UniqueLocal, err = p.options()
-	return statement, err
-}
-
 // alterShardTable parses what follows ALTER SHARD TABLE.
 func (p *parser) alterShardTable() (Statement, *Error) {
 	table, err := p.tableName("the name of a table")
@@ -145,6 +122,8 @@ func (p *parser) alterShardTable() (Statement, *Error) {
 		return statement, clause.placement(statement)
 	case p.isWord(p.next, "reorganize"):
 		return statement, clause.reorganize(statement)
+	case p.words("assign"):
+		return p.assignEntries(table)
 	}
 	for _, word := range []string{"add", "drop", "truncate", "coalesce", "exchange", "rename", "remove", "split", "merge", "first", "last", "rebuild", "analyze", "check", "optimize", "repair"} {
 		if p.isWord(p.next, word) {
@@ -152,5 +131,5 @@ func (p *parser) alterShardTable() (Statement, *Error) {
 				"REORGANIZE PARTITION p, … INTO (…) splits and merges partitions.")
 		}
 	}
-	return nil, p.syntaxError(p.next, "Expected PARTITION p PLACEMENT POLICY = shard, or REORGANIZE PARTITION p, … INTO (…).")
+	return nil, p.syntaxError(p.next, "Expected PARTITION p PLACEMENT POLICY = shard, REORGANIZE PARTITION p, … INTO (…), or ASSIGN (value, …) TO shard.")
 }

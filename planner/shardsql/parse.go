@@ -8,8 +8,8 @@ import (
 
 // Recognise reports, from its first words, whether sql is a sharding statement,
 // well-formed or not. No statement of Postgres begins with SHARD, UNSHARD or
-// ALTER SHARD; SHOW SHARDS, TABLES, PARTITIONS and TRANSACTIONS would be settings
-// that it does not have. It does not allocate.
+// ALTER SHARD; SHOW SHARDS, TABLES, PARTITIONS, ENTRIES and TRANSACTIONS would be
+// settings that it does not have. It does not allocate.
 func Recognise(sql string) bool {
 	l := lexer.New(sql)
 	first, _ := l.Next()
@@ -22,7 +22,7 @@ func Recognise(sql string) bool {
 	case first.IsWord(sql, "show"):
 		second, _ := l.Next()
 		if !second.IsWord(sql, "shards") && !second.IsWord(sql, "tables") && !second.IsWord(sql, "partitions") &&
-			!second.IsWord(sql, "transactions") {
+			!second.IsWord(sql, "transactions") && !second.IsWord(sql, "entries") {
 			return false
 		}
 		third, _ := l.Next()
@@ -269,6 +269,8 @@ func (p *parser) statement() (Statement, *Error) {
 			return nil, err
 		}
 		return &ShowPartitions{Table: table}, p.expectEnd("")
+	case p.words("show", "entries"):
+		return p.showEntries()
 	}
 	return nil, p.syntaxError(0, "Expected a sharding statement.")
 }

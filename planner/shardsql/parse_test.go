@@ -81,6 +81,9 @@ func describe(statement shardsql.Statement) string {
 		fmt.Fprintf(&out, "reference %s\n", name(s.Table))
 	case *shardsql.DirectoryTable:
 		fmt.Fprintf(&out, "directory %s %s assign=%q unique_local=%v", name(s.Table), columns(s.Key), s.Assign, s.UniqueLocal)
+		if s.Shards != nil {
+			fmt.Fprintf(&out, " on=%s", columns(s.Shards))
+		}
 		if s.Colocate != nil {
 			fmt.Fprintf(&out, " colocate=%s", name(*s.Colocate))
 		}
@@ -91,6 +94,14 @@ func describe(statement shardsql.Statement) string {
 			fmt.Fprintf(&out, " to %s@%d", s.Placement, s.PlacementPosition)
 		}
 		out.WriteString("\n" + definitions(s.Into))
+	case *shardsql.AssignEntries:
+		fmt.Fprintf(&out, "assign %s", name(s.Table))
+		for _, key := range s.Keys {
+			fmt.Fprintf(&out, " (%s)", literals(key))
+		}
+		fmt.Fprintf(&out, " to %s@%d\n", s.Shard, s.ShardPosition)
+	case *shardsql.ShowEntries:
+		fmt.Fprintf(&out, "show entries %s for=(%s) after=(%s) limit=%d\n", name(s.Table), literals(s.For), literals(s.After), s.Limit)
 	case *shardsql.UnshardTable:
 		fmt.Fprintf(&out, "unshard %s\n", name(s.Table))
 	case *shardsql.ShardFunction:

@@ -2,7 +2,8 @@ package shardsql
 
 // Statement is one sharding statement: *ShardTable, *PinTable,
 // *ReferenceTable, *DirectoryTable, *AlterShardTable, *UnshardTable,
-// *ShardFunction, *ShowShards, *ShowTables, *ShowPartitions or *ShowTransactions.
+// *ShardFunction, *AssignEntries, *ShowShards, *ShowTables, *ShowPartitions,
+// *ShowEntries or *ShowTransactions.
 type Statement interface{ statement() }
 
 // Name is a name as the user wrote it, folded as Postgres folds it.
@@ -106,11 +107,28 @@ const (
 
 // DirectoryTable is SHARD TABLE t BY DIRECTORY (…).
 type DirectoryTable struct {
-	Table       Name
-	Key         []Column
-	Assign      Assign
-	Colocate    *Name
-	UniqueLocal bool
+	Table          Name
+	Key            []Column
+	Assign         Assign
+	AssignPosition int      // of ASSIGN; 0 when it is not given
+	Shards         []Column // ON (shard, …): those that may hold keys; nil when not given
+	Colocate       *Name
+	UniqueLocal    bool
+}
+
+// AssignEntries is ALTER SHARD TABLE t ASSIGN (value, …), … TO shard.
+type AssignEntries struct {
+	Table         Name
+	Keys          [][]Literal // at most 100
+	Shard         string
+	ShardPosition int
+}
+
+// ShowEntries is SHOW ENTRIES FROM t, with FOR (value, …): of one key; or with AFTER (value, …): those behind a key.
+type ShowEntries struct {
+	Table      Name
+	For, After []Literal // nil when not given
+	Limit      int       // LIMIT n; DefaultEntries when not given
 }
 
 // AlterShardTable is ALTER SHARD TABLE t …: either PARTITION p PLACEMENT
@@ -158,3 +176,5 @@ func (*ShowShards) statement()       {}
 func (*ShowTables) statement()       {}
 func (*ShowPartitions) statement()   {}
 func (*ShowTransactions) statement() {}
+func (*ShowEntries) statement()      {}
+func (*AssignEntries) statement()    {}

@@ -207,7 +207,7 @@ func samePlacement(a, b *directory.Map) bool {
 		}
 		wasGroup, _ := a.Group(was.Group)
 		nowGroup, _ := b.Group(now.Group)
-		if wasGroup != nowGroup && !reflect.DeepEqual(wasGroup.Partitions, nowGroup.Partitions) {
+		if wasGroup != nowGroup && (wasGroup.Entries != nowGroup.Entries || !reflect.DeepEqual(wasGroup.Partitions, nowGroup.Partitions)) {
 			return false
 		}
 	}

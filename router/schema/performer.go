@@ -74,7 +74,8 @@ func (c *Config) validate() error {
 
 // Performer changes what lives where. It is safe for concurrent use; several routers may each have one.
 type Performer struct {
-	config Config
+	config  Config
+	entries *etcd.Entries
 
 	mu     sync.Mutex
 	active map[string]bool // IDs of the holds that this process is working on
@@ -89,7 +90,12 @@ func New(config Config) (*Performer, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	return &Performer{config: config, active: make(map[string]bool)}, nil
+	// It asks and makes few entries: what it remembers of them is of no use.
+	entries, err := etcd.NewEntries(config.Store, etcd.EntriesConfig{Writer: config.Router + ".schema", CacheSize: 1})
+	if err != nil {
+		return nil, err
+	}
+	return &Performer{config: config, entries: entries, active: make(map[string]bool)}, nil
 }
 
 // Perform runs a sharding statement. It returns when every live router works with the new map. An error
@@ -105,9 +111,19 @@ func (p *Performer) Perform(ctx context.Context, r Request) (*Result, error) {
 		if err != nil {
 			return nil, err
 		}
-		return Show(m, statement, r.SearchPath)
+		return Show(ctx, m, statement, r.SearchPath, p.config.Store)
+	case *shardsql.ShowEntries:
+		result, err := p.showEntries(ctx, r, statement)
+		return result, withoutPosition(err)
+	case *shardsql.AssignEntries:
+		if r.InTransaction {
+			return nil, inTransaction(tagOf(statement))
+		}
+		result, err := p.assign(ctx, r, statement)
+		return result, withoutPosition(err)
 	case *shardsql.DirectoryTable:
-		return nil, pgerr.Unsupported("SHARD TABLE … BY DIRECTORY is not supported yet", "Use BY HASH, RANGE or LIST.")
+		r.directory, r.Statement = statement, asShardTable(statement)
+		return p.Perform(ctx, r)
 	case *shardsql.AlterShardTable:
 		return nil, pgerr.Unsupported("moving and reorganizing partitions is not supported yet",
 			"Choose the placement when the table is sharded.")
@@ -124,8 +140,11 @@ func (p *Performer) Perform(ctx context.Context, r Request) (*Result, error) {
 }
 
 func tagOf(statement shardsql.Statement) string {
-	if _, ok := statement.(*shardsql.UnshardTable); ok {
+	switch statement.(type) {
+	case *shardsql.UnshardTable:
 		return "UNSHARD TABLE"
+	case *shardsql.AlterShardTable, *shardsql.AssignEntries:
+		return "ALTER SHARD TABLE"
 	}
 	return "SHARD TABLE"
 }

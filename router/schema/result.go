@@ -30,6 +30,8 @@ type Request struct {
 	Settings map[string]string
 	// InTransaction: the session is inside a transaction block, where neither Perform nor DDL can work (25001).
 	InTransaction bool
+
+	directory *shardsql.DirectoryTable // what Statement was made of, if it is by DIRECTORY
 }
 
 // Result is what the client gets: rows (all columns of type text), a command tag, notices.

@@ -1,26 +1,32 @@
 package schema
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/directory/etcd"
 	"github.com/shardyard/shardyard/planner/shardsql"
 	"github.com/shardyard/shardyard/router/pgerr"
 )
 
-// Show answers SHOW SHARDS, SHOW TABLES and SHOW PARTITIONS from a map. A table named without a schema is
-// looked for along searchPath (public if that is empty) among the tables of the map.
-func Show(m *directory.Map, statement shardsql.Statement, searchPath []string) (*Result, error) {
+// Show answers SHOW SHARDS, SHOW TABLES and SHOW PARTITIONS from a map; of tables by DIRECTORY the number of
+// entries comes from store. A table named without a schema is looked for along searchPath (public if that is
+// empty) among the tables of the map.
+func Show(
+	ctx context.Context, m *directory.Map, statement shardsql.Statement, searchPath []string, store *etcd.Store,
+) (*Result, error) {
 	switch s := statement.(type) {
 	case *shardsql.ShowShards:
 		return showShards(m), nil
 	case *shardsql.ShowTables:
 		return showTables(m), nil
 	case *shardsql.ShowPartitions:
-		return showPartitions(m, s, searchPath)
+		return showPartitions(ctx, m, s, searchPath, store)
 	}
 	return nil, fmt.Errorf("show %T: not a SHOW statement", statement)
 }
@@ -61,6 +67,9 @@ func showTables(m *directory.Map) *Result {
 				row[3] += ", " + string(g.SubMethod)
 				row[4] += ", " + columnList(t.SubKey)
 			}
+			if g.Method == directory.MethodDirectory {
+				row[3] += ", assign " + cmp.Or(string(g.Assign), "none")
+			}
 			row[5], row[6] = string(g.ID), strconv.Itoa(len(g.Partitions))
 		}
 		r.Rows = append(r.Rows, row)
@@ -84,7 +93,9 @@ func shardNames(shards []directory.ShardID) string {
 	return strings.Join(names, ", ")
 }
 
-func showPartitions(m *directory.Map, s *shardsql.ShowPartitions, searchPath []string) (*Result, error) {
+func showPartitions(
+	ctx context.Context, m *directory.Map, s *shardsql.ShowPartitions, searchPath []string, store *etcd.Store,
+) (*Result, error) {
 	t := findTable(m, s.Table, searchPath)
 	if t == nil {
 		return nil, pgerr.Newf("42P01", "table %q is not sharded", displayName(s.Table)).At(s.Table.Position).
@@ -96,9 +107,20 @@ func showPartitions(m *directory.Map, s *shardsql.ShowPartitions, searchPath []s
 		r.Rows = append(r.Rows, []string{t.Name.Name, string(t.Shard), "", ""})
 		return r, nil
 	}
+	var counts map[directory.ShardID]int
+	if g.Method == directory.MethodDirectory {
+		var err error
+		if counts, err = store.CountEntries(ctx, g); err != nil {
+			return nil, err
+		}
+	}
 	for i := range g.Partitions {
 		partition := &g.Partitions[i]
-		r.Rows = append(r.Rows, []string{partition.Name, string(partition.Shard), g.Describe(i), partition.Parent})
+		bounds := g.Describe(i)
+		if g.Method == directory.MethodDirectory {
+			bounds = strconv.Itoa(counts[partition.Shard]) + " entries"
+		}
+		r.Rows = append(r.Rows, []string{partition.Name, string(partition.Shard), bounds, partition.Parent})
 	}
 	return r, nil
 }

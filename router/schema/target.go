@@ -139,7 +139,12 @@ func planSharded(ctx context.Context, h *homeShard, m *directory.Map, r Request,
 	if s.Colocate != nil {
 		return planColocated(h, m, r, s, t)
 	}
-	group, err := newGroup(ctx, h, m, s, table)
+	var group directory.Group
+	if r.directory != nil {
+		group, err = newDirectoryGroup(m, r.directory, table)
+	} else {
+		group, err = newGroup(ctx, h, m, s, table)
+	}
 	if err != nil {
 		return err
 	}

@@ -219,9 +219,11 @@ func (c *Session) performSchema(ctx context.Context, st *planner.Statement, plan
 	if performer == nil {
 		return result{}, pgerr.Unsupported("this router does not change the partition map", "Use a router that has the directory.")
 	}
-	// The performer waits for every statement in flight under older maps, so this session must have none.
-	c.leaveFlight()
-	c.x.Idle()
+	if !entries {
+		// The performer waits for every statement in flight under older maps, so this session must have none.
+		c.leaveFlight()
+		c.x.Idle()
+	}
 	ctx, release := c.x.Cancellable(ctx)
 	defer release()
 	request := schema.Request{

@@ -77,7 +77,7 @@ var refusals = []struct {
 	{"value twice", "CREATE TABLE t (a numeric)", "SHARD TABLE t BY LIST (a) (PARTITION p VALUES IN (1.0), PARTITION q VALUES IN (1))", "42P17", []string{`"q"`}},
 	{"colocate with unsharded", "CREATE TABLE t (a int); CREATE TABLE u (a int)", "SHARD TABLE t BY HASH (a) COLOCATE WITH u", "55000", []string{`"u"`}},
 	{"reference", "CREATE TABLE t (a int)", "SHARD TABLE t AS REFERENCE", "0A000", []string{"reference"}},
-	{"directory", "CREATE TABLE t (a int)", "SHARD TABLE t BY DIRECTORY (a)", "0A000", []string{"DIRECTORY"}},
+	{"directory", "CREATE TABLE t (a int)", "SHARD TABLE t BY DIRECTORY (a) ON (nowhere)", "42704", []string{"nowhere"}},
 	{"move", "CREATE TABLE t (a int)", "ALTER SHARD TABLE t PARTITION p0 PLACEMENT POLICY = s2", "0A000", nil},
 	{"unshard", "CREATE TABLE t (a int)", "UNSHARD TABLE t", "55000", nil},
 	{"foreign operator class", "CREATE EXTENSION IF NOT EXISTS citext; CREATE TABLE t (a citext)", "SHARD TABLE t BY HASH (a)", "42804", nil},

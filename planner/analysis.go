@@ -58,6 +58,7 @@ type analysis struct {
 	perRow bool // expressions that are evaluated once for every changed row are being looked at
 
 	target  *reference // of an UPDATE or DELETE at the top
+	moved   *movedKey  // the first assignment that may change the target's shard key
 	several *Error     // the first reason found against running a modification on several shards
 
 	// What the statement contains, at any level.

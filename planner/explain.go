@@ -32,6 +32,9 @@ func (a *analysis) planExplain(e *explainStmt) (*Plan, *Error) {
 	if inner.Kind == DDL && len(inner.DDL.Tables) > 0 {
 		return nil, refuse("EXPLAIN the query alone.", "EXPLAIN of this statement on sharded tables is not supported")
 	}
+	if data.Analyze && inner.Modify != nil && inner.Modify.Move != nil {
+		return nil, refuse("Use EXPLAIN without ANALYZE.", "EXPLAIN ANALYZE of a change of the shard key is not supported")
+	}
 	data.Inner = inner
 	outer := *inner
 	outer.Kind, outer.Tag, outer.Explain = Explain, "EXPLAIN", data

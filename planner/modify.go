@@ -30,10 +30,19 @@ func (a *analysis) planModification(m message, tag string) (*Plan, *Error) {
 	if a.functions.setConfig > 0 {
 		plan.Dirty = true
 	}
-	if tag == "UPDATE" || tag == "DELETE" {
-		a.mayModify(m, plan)
+	if plan.Route.Kind != RouteFilters {
+		return plan, nil
 	}
-	return plan, nil
+	switch tag {
+	case "UPDATE", "DELETE":
+		err = a.mayModify(m, plan)
+	default:
+		if a.moved != nil {
+			err = refuse(hintMove, "column %q is part of the shard key of table %s and cannot be changed here", a.moved.column, a.target.name).
+				at(a.position(a.moved.at))
+		}
+	}
+	return plan, err
 }
 
 // targetScope makes the scope of a modification and the reference to its target.

@@ -426,6 +426,10 @@ func eachNode(m message, visit func(*node) bool) {
 	}
 }
 
+func columnNode(table, column string) *node {
+	return &pg.Node{Node: &pg.Node_ColumnRef{ColumnRef: &pg.ColumnRef{Fields: []*node{stringNode(table), stringNode(column)}}}}
+}
+
 func stringNode(s string) *node {
 	return &pg.Node{Node: &pg.Node_String_{String_: &pg.String{Sval: s}}}
 }

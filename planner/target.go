@@ -27,8 +27,10 @@ func (pl *Plan) Targets(a Args) (Target, error) {
 	if a.Map.Epoch != pl.Epoch {
 		return Target{}, &Error{Code: codeStaleMap, Message: "the partition map has changed", Hint: "Try again."}
 	}
+	moves := pl.Modify != nil && pl.Modify.Move != nil
 	if pl.Route.Also == "" && len(pl.Route.Filters) == 1 && (pl.Insert == nil || pl.Insert.Routing == 0) {
 		if t, ok := pl.Route.Filters[0].exact(&a); ok {
+			t.Whole = t.Whole && !moves
 			return t, nil
 		}
 	}
@@ -39,6 +41,7 @@ func (pl *Plan) Targets(a Args) (Target, error) {
 	} else {
 		t, err = pl.several(&a)
 	}
+	t.Whole = t.Whole && !moves
 	if len(a.missing) > 0 {
 		return Target{Missing: a.missing}, nil // what else was found out is of half of the keys
 	}

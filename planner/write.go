@@ -12,39 +12,53 @@ type ModifyData struct {
 	// InOrder: the shards run it one after the other, in the order of their names, so that two sessions that lock the
 	// same tables do not wait for each other.
 	InOrder bool
+	// Move is what an UPDATE that may change shard keys needs besides; nil for every other statement.
+	Move *MoveData
 	// Block: it is an error outside of a transaction block, and the shards say so.
 	Block bool
 }
 
 // String describes how the shards run it.
 func (d *ModifyData) String() string {
-	if d.InOrder {
+	switch {
+	case d.InOrder:
 		return "one after the other"
+	case d.Move != nil:
+		text := "at once, then rows of " + d.Move.Tables[0].Filter.Table.String()
+		for _, t := range d.Move.Tables[1:] {
+			text += ", " + t.Filter.Table.String()
+		}
+		return text + " go where their new keys belong"
 	}
 	return "at once"
 }
 
 // mayModify lets an UPDATE or DELETE run on several shards, if each of them can do its part by itself; else
 // it notes why not.
-func (a *analysis) mayModify(m message, plan *Plan) {
-	if plan.Route.Kind != RouteFilters {
-		return
+func (a *analysis) mayModify(m message, plan *Plan) *Error {
+	refusal := a.checkModify(plan)
+	if a.moved != nil { // the rows may leave whatever shard they are on
+		if refusal == nil {
+			refusal = a.planMove(m.(*updateStmt), plan)
+		}
+		return refusal
 	}
-	if refusal := a.checkModify(plan); refusal != nil {
+	if refusal != nil {
 		plan.Refusal = refusal
-		return
+		return nil
 	}
 	clock := a.clockParameters()
 	if clock != nil {
 		sql, err := rewrite(m, func(edited message) error { return a.fixTime(edited, clock) })
 		if err != nil {
 			plan.Refusal = refuse("Give the time as a parameter or as a constant.", "the time in this statement over several shards is not supported")
-			return
+			return nil
 		}
 		plan.SQL, a.valuesUsed = sql, true
 	}
 	plan.Kind, plan.Modify, plan.Refusal = Modify, &ModifyData{}, nil
 	plan.Clock, plan.texts = clock, a.texts
+	return nil
 }
 
 // checkModify proves that what an UPDATE or DELETE does is what the shards do together when each runs it: every
@@ -187,8 +201,11 @@ func (a *analysis) keepsKey(r *reference, targets []*node, s *scope, ctx *contex
 		if t == nil || keyIndex(r.table, t.Name) < 0 || len(t.Indirection) == 0 && a.keeps(r, t.Name, t.Val, s, ctx, k) {
 			continue
 		}
-		a.refuse(refuse("Delete the row and insert it with the new key.",
-			"column %q is part of the shard key of table %s and cannot be changed", t.Name, r.name), int(t.Location))
+		if r != a.target {
+			a.refuse(refuse(hintMove, "column %q is part of the shard key of table %s and cannot be changed in WITH", t.Name, r.name), int(t.Location))
+		} else if a.moved == nil {
+			a.moved = &movedKey{column: t.Name, at: int(t.Location)}
+		}
 	}
 }
 

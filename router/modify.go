@@ -78,10 +78,18 @@ func (c *Session) writeWhole(ctx context.Context, needsBlock bool, open func() (
 
 // openModify binds the statement on its shards.
 func (c *Session) openModify(ctx context.Context, w *writer) (*exec.Modification, error) {
-	r := exec.ModifyRequest{Meaning: c.meaning(), Portal: w.portal, InOrder: w.plan.Modify.InOrder}
+	r := exec.ModifyRequest{Meaning: c.meaning(), Portal: w.portal, InOrder: w.plan.Modify.InOrder, Move: w.plan.Modify.Move}
+	if r.Move != nil && c.vars.foreign {
+		return nil, errForeignEncoding(c.vars.value("client_encoding"))
+	}
 	sent, bind, err := c.fixTime(ctx, w.plan.Clock, w.shards, w.sent, w.bind)
 	if err != nil {
 		return nil, err
+	}
+	if r.Move != nil && len(bind.ResultFormats) > 1 {
+		extended := *bind
+		extended.ResultFormats = append(slices.Clone(bind.ResultFormats), make([]int16, r.Move.Hidden)...)
+		bind = &extended
 	}
 	for _, shard := range w.shards {
 		r.Pieces = append(r.Pieces, exec.Piece{Shard: shard, Statement: sent, Bind: bind, Types: w.types, Shift: w.shift})

@@ -3,6 +3,7 @@ package exec
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"slices"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/commit"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
@@ -51,6 +53,8 @@ type ModifyRequest struct {
 	// Blind says that the statement reads nothing but the rows that it writes, as INSERT … VALUES does: it does not matter
 	// whether the shards' snapshots are of one moment.
 	Blind bool
+	// Move, unless nil: the rows may belong to other shards afterwards. Their keys stand at the end of each row returned.
+	Move *planner.MoveData
 }
 
 // Modification is a statement that writes on several shards: bound on each of them by Modify, run by Run.
@@ -164,6 +168,18 @@ func (m *Modification) describe() error {
 		}
 	}
 	m.columns = first.Columns
+	if m.request.Move == nil {
+		return nil
+	}
+	if !m.request.Move.Returning {
+		m.columns = nil
+		return nil
+	}
+	columns, err := wire.DecodeRowDescription(nil, first.Columns)
+	if err != nil {
+		return err
+	}
+	m.columns = wire.AppendRowDescription(nil, columns[:len(columns)-m.request.Move.Hidden])[5:]
 	return nil
 }
 
@@ -184,7 +200,12 @@ func (m *Modification) Run(ctx context.Context, maxRows int32, describe bool) er
 		maxRows = 0
 	}
 	if !m.started {
-		if err := m.execute(ctx, maxRows > 0); err != nil {
+		moves := m.request.Move != nil
+		err := m.execute(ctx, maxRows > 0 || moves)
+		if err == nil && moves {
+			err = m.move(ctx)
+		}
+		if err != nil {
 			return m.fail(ctx, err)
 		}
 	} else if m.columns == nil {
@@ -235,7 +256,7 @@ func (m *Modification) execute(ctx context.Context, whole bool) error {
 	}
 	for _, p := range m.parts {
 		if p.running && whole {
-			return pgerr.Newf("54000", "the rows returned exceed %d MiB, and only a part of them was asked for", maxReturned>>20).
+			return pgerr.Newf("54000", "the rows returned exceed %d MiB, and only a part of them was asked for, or their shard key is changed", maxReturned>>20).
 				WithHint("Fetch all rows at once (without a row limit), or change fewer rows in a statement.")
 		}
 	}
@@ -353,9 +374,17 @@ func (m *Modification) sendNext() (row, more bool, err error) {
 		if err != nil {
 			return false, false, err
 		}
-		if ok {
-			return frame[0] == wire.TypeDataRow, true, m.x.out.Append(frame)
+		if !ok {
+			continue
 		}
+		row = frame[0] == wire.TypeDataRow
+		if move := m.request.Move; row && move != nil {
+			if m.scratch, err = wire.AppendDataRowTrimmed(m.scratch[:0], frame[5:], move.Hidden); err != nil {
+				return false, false, err
+			}
+			frame = m.scratch
+		}
+		return row, true, m.x.out.Append(frame)
 	}
 	return false, false, nil
 }
@@ -472,7 +501,7 @@ func (p *part) fill() error {
 func (p *part) next() (frame []byte, ok bool, err error) {
 	for {
 		if len(p.frames) > 0 {
-			size := 1 + int(uint32(p.frames[1])<<24|uint32(p.frames[2])<<16|uint32(p.frames[3])<<8|uint32(p.frames[4]))
+			size := frameSize(p.frames)
 			frame, p.frames = p.frames[:size:size], p.frames[size:]
 			return frame, true, nil
 		}
@@ -484,6 +513,9 @@ func (p *part) next() (frame []byte, ok bool, err error) {
 		}
 	}
 }
+
+// frameSize is the length of the first of some frames.
+func frameSize(frames []byte) int { return 1 + int(binary.BigEndian.Uint32(frames[1:])) }
 
 // read takes one frame; nil if it is not for the client.
 func (p *part) read() ([]byte, error) {

@@ -1,6 +1,8 @@
 package planner
 
 import (
+	"slices"
+
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner/catalog"
 )
@@ -31,7 +33,7 @@ func (a *analysis) insert(i *insertStmt, outer *scope, ctx *context) {
 	if c := i.OnConflictClause; c != nil {
 		excluded := unprovenItem("excluded", columns, open)
 		conflict := &scope{outer: outer, tables: s.tables, items: append([]item{excluded}, it.items...), open: true}
-		a.keepKey(r, c.TargetList)
+		a.keepsOnConflict(i, r)
 		a.walkMessage(c, conflict, ctx)
 	}
 	a.walkList(i.ReturningList, target, ctx)
@@ -268,4 +270,62 @@ func hasGroupingSets(sel *selectStmt) bool {
 		}
 	}
 	return false
+}
+
+// keepsOnConflict refuses ON CONFLICT DO UPDATE that may change the shard key of the row that is there.
+func (a *analysis) keepsOnConflict(i *insertStmt, r *reference) {
+	if r.place != sharded {
+		return
+	}
+	arbiter := arbiterColumns(i, r)
+	for _, n := range i.OnConflictClause.TargetList {
+		t := n.GetResTarget()
+		if t == nil || keyIndex(r.table, t.Name) < 0 {
+			continue
+		}
+		if parts, ok := names(assigned(t.Val).GetColumnRef().GetFields()); ok && len(t.Indirection) == 0 && len(parts) == 2 && parts[1] == t.Name {
+			target := i.Relation.Relname
+			if i.Relation.Alias != nil {
+				target = i.Relation.Alias.Aliasname
+			}
+			// The row that is there has the values of the arbiter's columns that the new one has.
+			if parts[0] == target || parts[0] == "excluded" && slices.Contains(arbiter, t.Name) {
+				continue
+			}
+		}
+		a.refuse(refuse("Delete the row and insert it with the new key.",
+			"column %q is part of the shard key of table %s and cannot be changed", t.Name, r.name), int(t.Location))
+	}
+}
+
+// assigned is the value of an assignment: that of its column in (a, b) = (x, y).
+func assigned(n *node) *node {
+	if multi := n.GetMultiAssignRef(); multi != nil {
+		row, at := multi.Source.GetRowExpr(), int(multi.Colno)-1
+		if row == nil || at < 0 || at >= len(row.Args) {
+			return nil
+		}
+		return row.Args[at]
+	}
+	return n
+}
+
+// arbiterColumns are the columns, compared by the equality of their types, of the index that finds conflicts.
+func arbiterColumns(i *insertStmt, r *reference) []string {
+	infer := i.OnConflictClause.Infer
+	if infer == nil || r.relation == nil {
+		return nil
+	}
+	for _, key := range r.relation.Keys {
+		if infer.Conname != "" && key.Name == infer.Conname && key.DefaultOperators {
+			return key.Columns
+		}
+	}
+	var columns []string
+	for _, n := range infer.IndexElems {
+		if e := n.GetIndexElem(); e != nil && e.Name != "" && len(e.Opclass) == 0 && len(e.Collation) == 0 {
+			columns = append(columns, e.Name)
+		}
+	}
+	return columns
 }

@@ -65,20 +65,6 @@ func (a *analysis) targetScope(rv *rangeVar, w *withClause, outer *scope, ctx *c
 	return s, r
 }
 
-// keepKey refuses assignments to columns of the shard key: the row might belong elsewhere then.
-func (a *analysis) keepKey(r *reference, targets []*node) {
-	if r.place != sharded {
-		return
-	}
-	for _, n := range targets {
-		t := n.GetResTarget()
-		if t != nil && keyIndex(r.table, t.Name) >= 0 {
-			a.refuse(refuse("Delete the row and insert it with the new key.",
-				"column %q is part of the shard key of table %s and cannot be changed", t.Name, r.name), int(t.Location))
-		}
-	}
-}
-
 // update analyses UPDATE.
 func (a *analysis) update(u *updateStmt, outer *scope, ctx *context) {
 	s, r := a.targetScope(u.Relation, u.WithClause, outer, ctx)

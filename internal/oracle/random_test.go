@@ -23,24 +23,28 @@ var makeGenerated sync.Once
 func newGeneratedSession(t *testing.T) *Session {
 	t.Helper()
 	session := newSession(t, generatedSchema)
-	makeGenerated.Do(func() {
-		for _, sql := range generatedSetup.both {
-			if err := session.Both(t.Context(), sql); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for _, sql := range generatedSetup.cluster {
-			if err := session.Cluster(t.Context(), sql); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for _, sql := range generatedRows() {
-			if err := session.Both(t.Context(), sql); err != nil {
-				t.Fatal(err)
-			}
-		}
-	})
+	makeGenerated.Do(func() { setUpGenerated(t, session) })
 	return session
+}
+
+// setUpGenerated makes and fills the tables of the random statements in the session's schema.
+func setUpGenerated(t *testing.T, session *Session) {
+	t.Helper()
+	for _, sql := range generatedSetup.both {
+		if err := session.Both(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, sql := range generatedSetup.cluster {
+		if err := session.Cluster(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, sql := range generatedRows() {
+		if err := session.Both(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func (g generated) ask(ctx context.Context, s *Session, mode Mode) (Verdict, error) {

@@ -1,0 +1,128 @@
+package oracle
+
+import (
+	"context"
+	"math/rand/v2"
+	"strings"
+	"testing"
+)
+
+// nextWrite makes an UPDATE, of the shard key too, or a DELETE; table is the one that it changes.
+func (g *generator) nextWrite() (statement Statement, table string) {
+	g.args, g.params = nil, g.chance(50)
+	from := generatedTables[g.random.IntN(len(generatedTables))]
+	alias, prefix := "", ""
+	if g.chance(30) {
+		alias, prefix = " AS x", "x."
+	}
+	sql := "DELETE FROM " + from.name + alias
+	if g.chance(75) {
+		sql = "UPDATE " + from.name + alias + " SET " + g.assignments(from, prefix)
+	}
+	if g.chance(95) {
+		sql += " WHERE " + g.condition(from, prefix, g.random.IntN(3))
+	}
+	if g.chance(60) {
+		sql += " RETURNING " + g.pick("*", prefix+from.columns[0].name, "1 AS one, "+prefix+"a", prefix+"a IS NULL AS missing, "+prefix+from.columns[0].name)
+	}
+	return Statement{SQL: sql, Args: g.args, AnyMessage: true}, from.name
+}
+
+// assignments makes the list of SET. No key of a RANGE becomes NULL: no partition has room for it.
+func (g *generator) assignments(table generatedTable, prefix string) string {
+	var list []string
+	for _, i := range g.random.Perm(len(table.columns))[:1+g.random.IntN(2)] {
+		column := table.columns[i]
+		own := prefix + column.name
+		value := g.pick("'"+g.plain(column)+"'", own)
+		switch {
+		case column.kind == "int":
+			value = g.pick(value, own+" + 1", own+" * 3", g.plain(column)+".4", "("+own+")::bigint")
+		case column.kind == "numeric":
+			value = g.pick(value, own+" + 0.5", "-"+own)
+		case column.kind == "date":
+			value = g.pick(value, own+" + 5", own+" - 7", "timestamp '"+g.plain(column)+" 23:00'")
+		case column.kind == "text":
+			value = g.pick(value, own+" || 'a'", "upper("+own+")")
+		}
+		if i > 0 && g.chance(40) {
+			value = g.value(column)
+		}
+		list = append(list, column.name+" = "+value)
+	}
+	return strings.Join(list, ", ")
+}
+
+// TestRandomWrites runs random UPDATEs and DELETEs in transactions that look at what they did; some are committed.
+func TestRandomWrites(t *testing.T) {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("seed %d (-oracle.seed=%d repeats it)", seed, seed)
+	session := newSession(t, "case_generated_writes")
+	setUpGenerated(t, session)
+	g := newGenerator(seed)
+	count := *countFlag / 2
+	answered, refused, committed := 0, 0, 0
+	for i := range count {
+		statement, table := g.nextWrite()
+		keep := g.chance(10) && !strings.HasPrefix(statement.SQL, "DELETE")
+		for _, mode := range Modes {
+			last := keep && mode == Modes[len(Modes)-1]
+			verdict, err := g.write(t.Context(), session, statement, table, mode, last)
+			if err != nil {
+				t.Fatalf("statement %d, %s: %v\n%s %v", i, mode, err, statement.SQL, statement.Args)
+			}
+			switch {
+			case verdict.Difference != "":
+				t.Errorf("statement %d, %s: %s\n%s %v", i, mode, verdict, statement.SQL, statement.Args)
+			case verdict.Refused != "":
+				refused++
+			case verdict.Plain.Err == nil:
+				answered++
+				if last {
+					committed++
+				}
+			}
+		}
+	}
+	t.Logf("%d answers, %d refusals, %d commits", answered, refused, committed)
+	if answered < count {
+		t.Errorf("only %d of %d were answered: this proves little", answered, len(Modes)*count)
+	}
+	if err := bed.CompareContents(t.Context(), database, "case_generated_writes"); err != nil {
+		t.Error(err)
+	}
+}
+
+// write runs a statement in a transaction, compares the table behind it, and ends the transaction. A difference in the
+// table is one of the statement.
+func (g *generator) write(ctx context.Context, s *Session, st Statement, table string, mode Mode, keep bool) (Verdict, error) {
+	s.Stay(true)
+	defer s.Stay(false)
+	if _, err := s.Ask(ctx, Statement{SQL: "BEGIN"}, Simple); err != nil {
+		return Verdict{}, err
+	}
+	verdict, err := s.Ask(ctx, st, mode)
+	if err != nil || verdict.Difference != "" || verdict.Refused != "" || verdict.Plain.Err != nil {
+		return verdict, firstError(err, s.Quiet(ctx))
+	}
+	rows, err := s.Ask(ctx, Statement{SQL: "SELECT * FROM " + table}, Simple)
+	if err != nil || rows.Difference != "" {
+		return rows, firstError(err, s.Quiet(ctx))
+	}
+	if keep {
+		if ended, err := s.Ask(ctx, Statement{SQL: "COMMIT"}, Simple); err != nil || ended.Difference != "" {
+			return ended, err
+		}
+	}
+	return verdict, s.Quiet(ctx)
+}
+
+func firstError(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}

@@ -60,6 +60,7 @@ func (c *Session) describeStatement(ctx context.Context, st *statement) error {
 	if err != nil {
 		return err
 	}
+	st.describing = true
 	c.x.DescribeStatement(l, name, false, &st.described)
 	return nil
 }

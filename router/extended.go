@@ -21,6 +21,8 @@ type statement struct {
 	planned   planKey
 	empty     bool
 	described exec.Description // what a shard said of it
+	// describing: a shard was asked to describe it.
+	describing bool
 }
 
 // planKey says what a plan depends on: with the same key it need not be asked for again.

@@ -335,14 +335,16 @@ func (c *Session) extendedError(ctx context.Context, err error) error {
 	return c.fail(err)
 }
 
-// dropUnconfirmed forgets the statements of this request that no shard accepted.
+// dropUnconfirmed forgets the statements of this request that no shard accepted, or whose description was lost:
+// a Postgres that has accepted a statement also describes it, so drivers take such a preparation for failed.
 func (c *Session) dropUnconfirmed() {
 	if st := c.pending; st != nil {
 		c.pending = nil
 		c.unconfirmed = append(c.unconfirmed, st)
 	}
 	for _, st := range c.unconfirmed {
-		if !st.sent.Parsed && c.statements[st.name] == st {
+		lost := !st.sent.Parsed || st.describing && !st.described.Described
+		if lost && c.statements[st.name] == st {
 			delete(c.statements, st.name)
 		}
 	}

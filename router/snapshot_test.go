@@ -133,6 +133,17 @@ func readings(t *testing.T, conn *pgx.Conn) map[string]func() int {
 			}
 			return first
 		},
+		// What is asked of a shard before the first statement must not fix its snapshot.
+		"repeatable read, described first": func() int {
+			mustSimple(t, conn, "BEGIN ISOLATION LEVEL REPEATABLE READ")
+			defer mustSimple(t, conn, "COMMIT")
+			return sum(t, conn, pgx.QueryExecModeDescribeExec, balances)
+		},
+		"repeatable read, set first": func() int {
+			mustSimple(t, conn, "BEGIN ISOLATION LEVEL REPEATABLE READ; SAVEPOINT a; SET LOCAL work_mem = '5MB'")
+			defer mustSimple(t, conn, "COMMIT")
+			return sum(t, conn, pgx.QueryExecModeSimpleProtocol, balances)
+		},
 		"one by one": func() int {
 			mustSimple(t, conn, "BEGIN ISOLATION LEVEL REPEATABLE READ")
 			defer mustSimple(t, conn, "COMMIT")

@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"time"
@@ -155,6 +156,9 @@ func (x *Executor) takeSnapshots(ctx context.Context) error {
 	if err := x.DrainAll(ctx); err != nil {
 		return err
 	}
+	if err := x.forgetSnapshots(ctx); err != nil {
+		return err
+	}
 	links := make([]*Link, 0, len(x.view.Map.Shards))
 	var failed error
 	for _, shard := range x.view.Map.Shards {
@@ -193,4 +197,20 @@ func (x *Executor) takeSnapshots(ctx context.Context) error {
 		x.tx.status = wire.TxFailed // some may have theirs, so they cannot be taken again
 	}
 	return err
+}
+
+// forgetSnapshots begins the transaction again on connections that have begun it: what was asked of them (a Parse, how a
+// setting reads) may have taken their snapshots already, before the gate. No statement of the client has run.
+func (x *Executor) forgetSnapshots(ctx context.Context) error {
+	for _, l := range slices.Clone(x.links) {
+		if !l.begun {
+			continue
+		}
+		if err := x.Command(ctx, l, "ROLLBACK"); err != nil {
+			return fmt.Errorf("begin again on shard %s: %w", l.shard, err)
+		}
+		l.conn.SetSettings(l.saved[0])
+		l.begun, l.saved = false, l.saved[:0]
+	}
+	return nil
 }

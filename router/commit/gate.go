@@ -268,7 +268,7 @@ func (r *round) attempt(ctx context.Context) (busy *gateConn, err error) {
 	if err := r.connect(ctx); err != nil {
 		return nil, err
 	}
-	lock := fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = %d; LOCK TABLE shardyard.decision IN SHARE MODE", r.gate.cfg.LockTimeout.Milliseconds())
+	lock := fmt.Sprintf("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = %d; LOCK TABLE shardyard.decision IN SHARE MODE", r.gate.cfg.LockTimeout.Milliseconds())
 	for _, c := range r.conns {
 		c.send(lock)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 )
 
 // onEach is one id of items for each shard, found by the shard's answer.
@@ -153,6 +154,40 @@ func TestDeadlock(t *testing.T) {
 				mustSimple(t, conns[i], "COMMIT")
 			}
 		})
+	}
+}
+
+// Pipelines without a transaction block are transactions too.
+func TestDeadlockOfPipelines(t *testing.T) {
+	b := newBed(t, 2)
+	ids := onEach(t, shop(t, b))
+	update := func(id int) []pgproto3.FrontendMessage {
+		return extended(fmt.Sprintf("UPDATE items SET name = 'p' WHERE id = %d", id))
+	}
+	sessions := []*script{b.script(0), b.script(1)}
+	for i, s := range sessions {
+		for _, m := range batch(update(ids[i]), &pgproto3.Flush{}) {
+			s.Send(m)
+		}
+		if got := s.answers(3); strings.Contains(got, "error") {
+			t.Fatal(got)
+		}
+	}
+	ended := make(chan string, len(sessions))
+	for i, s := range sessions {
+		before := waiting(t, b)
+		for _, m := range batch(update(ids[1-i]), sync) {
+			s.Send(m)
+		}
+		go func() { ended <- s.answers(0) }()
+		within(t, "a pipeline that waits for a lock", func() bool { return waiting(t, b) > before })
+	}
+	first, second := <-ended, <-ended
+	if !strings.Contains(first, "error:40P01") || strings.Contains(second, "error") {
+		t.Errorf("%s\n%s", first, second)
+	}
+	if n := waiting(t, b); n != 0 {
+		t.Errorf("%d processes still wait", n)
 	}
 }
 

@@ -216,6 +216,9 @@ func (c *Session) bindOn(ctx context.Context, p *portal, shard directory.ShardID
 			return err
 		}
 	}
+	if !c.readOnly(st.plan) {
+		c.x.NameMember(l)
+	}
 	name, err := c.x.Parse(ctx, l, sent, c.takePending(st), c.meaning())
 	if err != nil {
 		return err

@@ -29,6 +29,9 @@ func MemberName(router string, shard directory.ShardID, pid uint32) string {
 // ApplicationName is the application_name of every connection.
 func (p *Pools) ApplicationName() string { return p.cfg.ApplicationName }
 
+// ApplicationName is the application_name that the connection has between transactions.
+func (c *Conn) ApplicationName() string { return c.pool.owner.cfg.ApplicationName }
+
 // Backend is the server process that the canceller is for; ok is false once the connection was released.
 func (k Canceller) Backend() (shard directory.ShardID, pid uint32, ok bool) {
 	k.conn.lease.mu.Lock()

@@ -49,6 +49,18 @@ func (x *Executor) Broken(e *pgerr.Error) *pgerr.Error {
 	return e
 }
 
+// NameMember gives a link its name before a statement that may write runs on it in a pipeline without a BEGIN that
+// could carry it.
+func (x *Executor) NameMember(l *Link) {
+	if x.tx.block || l.begun || l.skipping {
+		return
+	}
+	if name := x.memberName(l); name != "" {
+		x.queueExtended(l, "SET LOCAL application_name = "+Quote(name)) // its warning is silent
+		l.member = true
+	}
+}
+
 // memberName is the application_name of a link in a transaction that has another already, "" for its first. It tells the
 // deadlock detectors of other routers that the two belong together.
 func (x *Executor) memberName(l *Link) string {

@@ -112,8 +112,11 @@ func (l *Link) noteStatus(s *step, frame wire.Frame) {
 	if s.silent {
 		return
 	}
+	name, value, err := wire.DecodeParameterStatus(frame.Body)
+	if err == nil && wire.View(name) == "application_name" && wire.View(value) == l.conn.ApplicationName() {
+		return // the end of a transaction gave the name back
+	}
 	l.conn.MarkDirty()
-	name, _, err := wire.DecodeParameterStatus(frame.Body)
 	if err != nil || wire.View(name) == "application_name" {
 		l.renamed = true
 	}

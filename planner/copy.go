@@ -10,7 +10,7 @@ func (a *analysis) planCopy(c *copyStmt) (*Plan, *Error) {
 		case "format":
 			data.Format = lower(text)
 		case "header":
-			data.Header = text == "" || text != "false" && text != "off" && text != "0"
+			data.Header = optionOn(o.GetArg())
 		}
 	}
 	var plan *Plan
@@ -80,9 +80,8 @@ func (a *analysis) planCopyTable(c *copyStmt, data *CopyData) (*Plan, *Error) {
 	if r.place != sharded {
 		return plan, nil
 	}
-	if c.IsFrom {
-		return nil, refuse("INSERT the rows, each with its shard key.", "COPY FROM into sharded table %s is not supported yet", r.name).
-			at(a.position(r.position))
+	if c.IsFrom && data.Stdio {
+		return a.planCopyFrom(c, r, plan, data)
 	}
 	plan.Refusal, plan.Merge = nil, &Merge{}
 	return plan, nil

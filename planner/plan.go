@@ -185,7 +185,8 @@ type CopyData struct {
 	Table   directory.TableName // as resolved; zero for COPY (query)
 	Sharded bool                // Table is sharded
 	Format  string              // "text", "csv" or "binary"
-	Header  bool                // each shard sends a header line; only the first may reach the client
+	Header  bool                // the data begins with a header line: of what shards send only the first may reach the client
+	Rows    *CopyRows           // COPY … FROM STDIN into a sharded table, else nil
 }
 
 // DDLData says what a statement that changes the catalog touches.

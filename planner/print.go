@@ -57,7 +57,7 @@ func (pl *Plan) printDetails(b *strings.Builder) {
 		fmt.Fprintf(b, "  cursor: %+v\n", *pl.Cursor)
 	}
 	if pl.Copy != nil {
-		fmt.Fprintf(b, "  copy: %+v\n", *pl.Copy)
+		pl.Copy.print(b)
 	}
 	if pl.DDL != nil {
 		fmt.Fprintf(b, "  ddl: %+v\n", *pl.DDL)

@@ -136,6 +136,62 @@ func (c *Conn) startWrite(b []byte) {
 	}(c.writing)
 }
 
+// Send is Write for a stream of data whose receiver may have much to say meanwhile: it never waits for the network.
+// b must not be changed before Sent has reported true, which the caller awaits before each Send.
+func (c *Conn) Send(b []byte) error {
+	if c.broken {
+		return fmt.Errorf("write to shard %s: %w", c.Shard(), net.ErrClosed)
+	}
+	if err := c.finishWrite(); err != nil {
+		return c.lost("write to", err)
+	}
+	c.fresh, c.busy = false, true
+	c.pending.wrote(b)
+	c.writing = make(chan error, 1)
+	go func(done chan<- error) {
+		_, err := c.net.Write(b)
+		done <- err
+	}(c.writing)
+	return nil
+}
+
+// Sent reports whether everything written is on its way. It waits for that, at most for as long as told.
+func (c *Conn) Sent(atMost time.Duration) (bool, error) {
+	if c.writing == nil {
+		return true, nil
+	}
+	var err error
+	select {
+	case err = <-c.writing:
+	default:
+		timer := time.NewTimer(atMost)
+		defer timer.Stop()
+		select {
+		case err = <-c.writing:
+		case <-timer.C:
+			return false, nil
+		}
+	}
+	c.writing = nil
+	if err != nil {
+		return false, c.lost("write to", err)
+	}
+	return true, nil
+}
+
+// Readable reports whether Next has something to return, or begins to: the server has said something, or is gone. It
+// does not wait.
+func (c *Conn) Readable() bool {
+	if c.reader.Buffered() > 0 || c.broken {
+		return true
+	}
+	if c.raw == nil {
+		return false
+	}
+	err := c.raw.Read(c.peek.look)
+	return err != nil || c.peek.result != peekNothing
+}
+
 func (c *Conn) finishWrite() error {
 	if c.writing == nil {
 		return nil

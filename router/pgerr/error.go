@@ -1,6 +1,7 @@
 package pgerr
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"strconv"
@@ -70,6 +71,29 @@ func (e *Error) WithHint(hint string) *Error { e.Hint, e.raw = hint, nil; return
 
 // WithDetail sets the detail and returns e.
 func (e *Error) WithDetail(detail string) *Error { e.Detail, e.raw = detail, nil; return e }
+
+// Within sets the context (CONTEXT in psql) and returns e. All other fields of a shard's error stay as they are.
+func (e *Error) Within(where string) *Error {
+	e.Where = where
+	if e.raw == nil {
+		return e
+	}
+	var changed []byte
+	for rest := e.raw; len(rest) > 1; {
+		end := bytes.IndexByte(rest, 0)
+		if end < 0 {
+			break
+		}
+		if rest[0] == 'W' {
+			changed = appendField(changed, 'W', where)
+		} else {
+			changed = append(changed, rest[:end+1]...)
+		}
+		rest = rest[end+1:]
+	}
+	e.raw = append(changed, 0)
+	return e
+}
 
 // At sets the position, 1-based in characters of the client's query, and returns e.
 func (e *Error) At(position int) *Error { e.Position, e.raw = int32(position), nil; return e }

@@ -60,13 +60,20 @@ func (c *CopyRows) Stored(i int, v directory.Value) (directory.Value, error) {
 	return c.Filter.column(i).stored(v)
 }
 
-// Locate finds the shard of a row by the values that its key columns store; the error is 23514 where no partition takes it.
-func (c *CopyRows) Locate(g *directory.Group, values []directory.Value) (directory.ShardID, error) {
-	part, ok := g.Locate(values[:len(c.Filter.Key)], values[len(c.Filter.Key):])
-	if !ok {
-		return "", c.Filter.noPartition(values)
+// Locate finds the shard of a row by the values that its key columns store. The error is 23514 where no partition takes it. missing is
+// the entry that must be looked up, or made, before it can be told.
+func (c *CopyRows) Locate(g *directory.Group, entries *directory.Entries, values []directory.Value) (shard directory.ShardID, missing *directory.MissingEntry, err error) {
+	key := values[:len(c.Filter.Key)]
+	part, where := entries.Locate(g, key, values[len(key):], true)
+	switch where {
+	case directory.Nowhere:
+		return "", nil, c.Filter.nowhere(g, values)
+	case directory.Unknown:
+		entry := g.Missing(key, true)
+		return "", &entry, nil
+	case directory.Placed:
 	}
-	return g.Partitions[part].Shard, nil
+	return g.Partitions[part].Shard, nil, nil
 }
 
 // ReadsClock reports whether the text of a key is a word that stands for the present, which each server has for itself.
@@ -141,7 +148,12 @@ func copyFields(c *copyStmt, relation *catalog.Relation) []*catalog.Column {
 
 func (a *analysis) copyKey(r *reference, fields []*catalog.Column, name string, rows *CopyRows) CopyKey {
 	k := CopyKey{Field: slices.IndexFunc(fields, func(col *catalog.Column) bool { return col.Name == name })}
-	v, err := a.defaultValue(r, name)
+	col, ok := r.relation.Column(name)
+	if !ok {
+		rows.refuse(refuse("Try again.", "column %q of table %s is not known", name, r.name))
+		return k
+	}
+	v, err := a.constantDefault(r, col)
 	if err != nil {
 		copied := *err
 		copied.Hint = hintCopyKey

@@ -184,9 +184,7 @@ func (a *analysis) defaultValue(r *reference, name string, row, place int) (Valu
 	if !ok {
 		return ValueRef{}, refuse("Try again.", "column %q of table %s is not known", name, r.name)
 	}
-	t, ok := directory.KeyTypeOf(a.env.Catalog.BaseType(c.Type))
-	domain := a.env.Catalog.BaseType(c.Type) != c.Type
-	if ok && c.HasDefault && !c.DefaultIsConst {
+	if _, ok := directory.KeyTypeOf(a.env.Catalog.BaseType(c.Type)); ok && c.HasDefault && !c.DefaultIsConst {
 		if def := a.defaultNode(c); def != nil && a.computable(def) {
 			if v, supplied := a.supply(r, row, c, place, true); supplied {
 				a.insertion.clock = a.insertion.clock || a.clockIn(def) >= 0
@@ -194,9 +192,16 @@ func (a *analysis) defaultValue(r *reference, name string, row, place int) (Valu
 			}
 		}
 	}
+	return a.constantDefault(r, c)
+}
+
+// constantDefault is the default of a key column, if it is one value.
+func (a *analysis) constantDefault(r *reference, c *catalog.Column) (ValueRef, *Error) {
+	t, ok := directory.KeyTypeOf(a.env.Catalog.BaseType(c.Type))
+	domain := a.env.Catalog.BaseType(c.Type) != c.Type
 	switch {
 	case !ok || c.Generated || c.Identity != 0 || c.HasDefault && !c.DefaultIsConst || domain && !c.HasDefault:
-		return ValueRef{}, refuse(hintInsertKey, "column %q of the shard key of table %s is not given, and its default is known to the shard alone", name, r.name)
+		return ValueRef{}, refuse(hintInsertKey, "column %q of the shard key of table %s is not given, and its default is known to the shard alone", c.Name, r.name)
 	case !c.HasDefault || c.DefaultIsNull:
 		return ValueRef{Null: true, Type: t}, nil
 	}

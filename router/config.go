@@ -14,6 +14,7 @@ import (
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/commit"
+	"github.com/shardyard/shardyard/router/copyrow"
 	"github.com/shardyard/shardyard/router/exec"
 	"github.com/shardyard/shardyard/router/schema"
 )
@@ -42,6 +43,8 @@ type Config struct {
 	// RequestBound is the number of bytes of a pipeline that are collected before the session starts on
 	// them without having seen its Sync. Defaults to 256 KiB.
 	RequestBound int
+	// CopyRowBound is the largest number of bytes of a row in COPY FROM into a sharded table. Defaults to 64 MiB.
+	CopyRowBound int
 	// FreshGoroutine makes each request run on a goroutine of its own, and none live between requests:
 	// idle clients wait in an event loop. Defaults to false: a goroutine for each client.
 	FreshGoroutine bool
@@ -128,6 +131,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.EntryCache, 1_000_000)
 	setDefault(&c.OutputBound, exec.DefaultOutputBound)
 	setDefault(&c.RequestBound, 256<<10)
+	setDefault(&c.CopyRowBound, copyrow.DefaultRowBound)
 }
 
 func setDefault[T ~int | ~int64](field *T, value T) {
@@ -154,7 +158,8 @@ func (c *Config) validate() error {
 		"max_clients": int64(c.MaxClients), "startup_timeout": int64(c.StartupTimeout),
 		"hold_timeout": int64(c.HoldTimeout), "drain_timeout": int64(c.DrainTimeout),
 		"output_bound": int64(c.OutputBound), "request_bound": int64(c.RequestBound),
-		"entry_cache": int64(c.EntryCache),
+		"entry_cache":    int64(c.EntryCache),
+		"copy_row_bound": int64(c.CopyRowBound),
 	} {
 		if value < 0 {
 			return fmt.Errorf("%s: %d must not be negative", name, value)

@@ -41,6 +41,8 @@ func (c *Session) executeMessage(ctx context.Context, body []byte) error {
 		return c.executeOn(ctx, p, m.MaxRows)
 	case p.modify != nil:
 		return c.executeModify(ctx, p, m.MaxRows)
+	case p.plan.Kind == planner.Copy && p.plan.Copy.Rows != nil:
+		return c.copyIn(ctx, p.st.parsed.Text, p.plan, p.target, 0)
 	case p.plan.Kind == planner.Copy:
 		return c.x.CopyOut(ctx, p.target.Shards, p.st.parsed.Text, p.plan.Copy, 0)
 	}

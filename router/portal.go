@@ -120,7 +120,7 @@ func (c *Session) bindPortal(ctx context.Context, p *portal) error {
 	if err := c.mayUse(ctx, st.plan, target.Shards); err != nil {
 		return err
 	}
-	if !target.Whole || len(target.Shards) > 1 {
+	if !target.Whole || len(target.Shards) > 1 || st.plan.Kind == planner.Copy && st.plan.Copy.Rows != nil {
 		if err := c.flushPending(ctx); err != nil {
 			return err
 		}

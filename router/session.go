@@ -41,6 +41,8 @@ type Session struct {
 	inFlight atomic.Uint64
 	// busySince is when the running request began, in Unix nanoseconds; 0: none runs.
 	busySince atomic.Int64
+	// copying: a COPY waits for the client's data.
+	copying atomic.Bool
 
 	view       *view
 	vars       variables
@@ -177,7 +179,12 @@ func (c *Session) Handle(ctx context.Context, request []byte) error {
 	c.busySince.Store(time.Now().UnixNano())
 	c.x.StartRequest()
 	err := c.handleFrames(ctx, request)
-	c.leaveFlight()
+	if copying := c.x.CopyingIn(); copying != c.copying.Load() {
+		c.copying.Store(copying)
+	}
+	if !c.copying.Load() { // rows of a COPY go where the map said when it began
+		c.leaveFlight()
+	}
 	c.x.EndRequest()
 	c.busySince.Store(0)
 	if flushed := c.out.Flush(); err == nil {
@@ -201,6 +208,12 @@ func (c *Session) handleFrames(ctx context.Context, request []byte) error {
 // settle reads what shards still owe at the end of a request.
 func (c *Session) settle(ctx context.Context) error {
 	if c.skipping {
+		return nil
+	}
+	if c.x.CopyingIn() {
+		if ended, err := c.x.CopySend(ctx); ended {
+			return c.copyEnded(ctx, err)
+		}
 		return nil
 	}
 	err := c.flushPending(ctx)
@@ -270,6 +283,11 @@ func (c *Session) copyFrame(ctx context.Context, frame wire.Frame) error {
 	if !ended {
 		return nil
 	}
+	return c.copyEnded(ctx, err)
+}
+
+// copyEnded goes on behind a COPY.
+func (c *Session) copyEnded(ctx context.Context, err error) error {
 	if !c.rest.simple {
 		return c.extendedError(ctx, err)
 	}
@@ -384,7 +402,7 @@ const goodbyeTimeout = 2 * time.Second
 
 // cancel cancels what the session runs now. Any goroutine may call it.
 func (c *Session) cancel(ctx context.Context) {
-	if c.busySince.Load() == 0 || c.x == nil {
+	if c.busySince.Load() == 0 && !c.copying.Load() || c.x == nil {
 		return
 	}
 	if err := c.x.Cancel(ctx); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/exec"
@@ -127,6 +128,11 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 		return err
 	}
 	switch {
+	case plan.Kind == planner.Copy && plan.Copy.Rows != nil:
+		if !c.x.InBlock() && !c.x.InImplicitBlock() {
+			c.beginImplicit()
+		}
+		return c.copyIn(ctx, st.Text, plan, target, st.Chars)
 	case len(target.Shards) > 1 && plan.Kind == planner.Copy:
 		return c.x.CopyOut(ctx, target.Shards, st.Text, plan.Copy, st.Chars)
 	case !target.Whole && plan.Modify != nil:
@@ -135,6 +141,18 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 		return c.simpleScatter(ctx, st, plan, target, args)
 	}
 	return c.relay(ctx, st.Text, plan, target, exec.QueryOptions{Shift: st.Chars, ReadOnly: c.readOnly(plan)})
+}
+
+// copyIn starts a COPY FROM STDIN into a sharded table.
+func (c *Session) copyIn(ctx context.Context, text string, plan *planner.Plan, target planner.Target, shift int) error {
+	return c.x.CopyIn(ctx, exec.CopyInRequest{
+		Shards: target.Shards, SQL: text, Copy: plan.Copy, Shift: shift, Encoding: c.vars.value("client_encoding"),
+		RowBound: c.server.config.CopyRowBound, Dirty: plan.Dirty, Entries: c.server.entries.Known(),
+		Resolve: func(ctx context.Context, missing []directory.MissingEntry) (*directory.Entries, error) {
+			entries := directory.NewEntries(c.server.entries.Cache())
+			return entries, c.resolve(ctx, missing, entries)
+		},
+	})
 }
 
 // targetOf finds the shards of an execution. What only asks a connection (SHOW) goes where the session has one.

@@ -28,7 +28,9 @@ import (
 //	write     cases that change rows: in two modes they are rolled back, in one they stay
 //	script    statements of one session on one router, all of them in each mode
 //	copyout   COPY … TO STDOUT
-//	copyin    COPY … FROM STDIN, the data in the lines below
+//	copyin    COPY … FROM STDIN, the data in the lines below. [quoted] they are Go strings, without newlines of their own;
+//	          [source] they are a query of the plain server, whose COPY in the binary format is the data; [block] in a
+//	          transaction, behind a savepoint; [extended] in the extended protocol; [chunk=n] in messages of n bytes
 //	contents  compares all tables; so does the end of the file
 //
 // A case begins at the start of a line and goes on in indented lines. Lines like "$1 int8 = 5" behind
@@ -112,7 +114,7 @@ func (s *Script) run(ctx context.Context, d *datadriven.TestData) (string, error
 	case "copyout":
 		return s.copyOut(ctx, d)
 	case "copyin":
-		return s.copyIn(ctx, d.Input)
+		return s.copyIn(ctx, d)
 	case "contents":
 		return "agree", s.Bed.CompareContents(ctx, s.Database, s.Schema)
 	}
@@ -304,25 +306,4 @@ func copyFrom(ctx context.Context, s *side, sql string) (Outcome, error) {
 	var data bytes.Buffer
 	tag, err := s.conn.PgConn().CopyTo(ctx, &data, sql)
 	return copyOutcome(s, data.String(), tag.String(), err)
-}
-
-// copyIn sends the data below the first line on both sides.
-func (s *Script) copyIn(ctx context.Context, input string) (string, error) {
-	sql, data, _ := strings.Cut(input, "\n")
-	send := func(side *side) (Outcome, error) {
-		tag, err := side.conn.PgConn().CopyFrom(ctx, strings.NewReader(data+"\n"), sql)
-		return copyOutcome(side, "", tag.String(), err)
-	}
-	cluster, err := send(s.session.turn())
-	if err != nil {
-		return "", err
-	}
-	if message, refused := refusal(cluster); refused {
-		return "refused: " + message, nil
-	}
-	plain, err := send(s.session.plain)
-	if err != nil {
-		return "", err
-	}
-	return compare(plain, cluster, Statement{}).String(), nil
 }

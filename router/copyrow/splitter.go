@@ -30,6 +30,9 @@ type Row struct {
 	body int // length of Raw without newline and end marker
 }
 
+// Body is the row without its newline.
+func (r *Row) Body() []byte { return r.Raw[:r.body] }
+
 // Lines is by how much the row moves the line counter of a server. first: it is the first that the server sees.
 func (r *Row) Lines(style Style, first bool) int64 {
 	if style == Newline && !first {

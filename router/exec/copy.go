@@ -2,53 +2,66 @@ package exec
 
 import (
 	"context"
-	"errors"
-	"os"
-	"time"
 
 	"github.com/shardyard/shardyard/router/wire"
 )
 
-// CopyingIn reports whether a shard waits for COPY data of the client.
-func (x *Executor) CopyingIn() bool { return x.copyIn != nil }
+// CopyingIn reports whether a COPY waits for data of the client.
+func (x *Executor) CopyingIn() bool { return x.copyIn != nil || x.spread != nil }
 
-// CopyLook is how long CopyData waits for what a shard says during a COPY (an error, notices of triggers);
-// it looks every copyLookInterval.
-const (
-	copyLook         = 200 * time.Microsecond
-	copyLookInterval = 5 * time.Millisecond
-)
-
-// CopyData passes on COPY data, as the frames came. ended: the shard ended the COPY early, by an error.
-func (x *Executor) CopyData(ctx context.Context, frames []byte) (ended bool, err error) {
-	l := x.copyIn
-	if err := l.conn.Write(frames); err != nil {
-		return true, x.copyEnded(ctx, err)
+// CopyData takes a message of COPY data. ended: the COPY ended early, by an error.
+func (x *Executor) CopyData(ctx context.Context, frame []byte) (ended bool, err error) {
+	if x.spread != nil {
+		return x.spread.data(ctx, frame[copyHeader:])
 	}
-	if time.Since(x.copyLooked) < copyLookInterval {
+	l := x.copyIn
+	if l.out = append(l.out, frame...); len(l.out) < batchBound {
 		return false, nil
 	}
-	x.copyLooked = time.Now()
-	if err := l.conn.SetReadDeadline(time.Now().Add(copyLook)); err != nil {
-		return true, x.copyEnded(ctx, err)
+	return x.CopySend(ctx)
+}
+
+// CopySend passes on the data that CopyData took, after what the shard has to say: it may take no more before that is read.
+func (x *Executor) CopySend(ctx context.Context) (ended bool, err error) {
+	if x.spread != nil {
+		return x.spread.work(ctx)
 	}
-	err = x.receiveCopy(ctx)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		if err = l.conn.SetReadDeadline(time.Time{}); err == nil {
-			return false, nil
+	if len(x.copyIn.out) == 0 {
+		return false, nil
+	}
+	l := x.copyIn
+	for sent := false; !sent; {
+		if sent, err = l.conn.Sent(copyHeard); err != nil {
+			return true, x.copyEnded(ctx, err)
+		}
+		for l.conn.Readable() || x.copyFailed != nil {
+			if over, err := x.copyAnswer(ctx); over {
+				l.out = l.out[:0]
+				return true, x.copyEnded(ctx, err)
+			}
 		}
 	}
-	return true, x.copyEnded(ctx, err)
+	if err := x.send(l); err != nil {
+		return true, x.copyEnded(ctx, err)
+	}
+	return false, nil
 }
 
 // CopyEnd passes on the client's CopyDone or CopyFail and relays how the COPY ended.
 func (x *Executor) CopyEnd(ctx context.Context, frame []byte) error {
-	l := x.copyIn
-	if l.pipelined { // the server ignores Sync and Flush while it copies, and needs one of them to answer now
-		frame = wire.AppendFlush(append([]byte(nil), frame...))
+	if x.spread != nil {
+		return x.spread.clientEnd(ctx, frame)
 	}
-	err := l.conn.Write(frame)
-	if err == nil {
+	l := x.copyIn
+	ended, err := x.CopySend(ctx)
+	if ended {
+		return err
+	}
+	l.out = append(l.out, frame...)
+	if l.pipelined { // the server ignores Sync and Flush while it copies, and needs one of them to answer now
+		l.out = wire.AppendFlush(l.out)
+	}
+	if err = x.send(l); err == nil {
 		err = x.receiveCopy(ctx)
 	}
 	if err == nil && x.copyNext { // another COPY of the same text
@@ -76,32 +89,40 @@ func (x *Executor) copyEnded(ctx context.Context, err error) error {
 
 // receiveCopy reads up to the end of the COPY's step, or to the next COPY of it.
 func (x *Executor) receiveCopy(ctx context.Context) error {
-	l, s := x.copyIn, &x.copyStep
 	for {
-		frame, err := l.conn.Next()
-		if err != nil {
+		if over, err := x.copyAnswer(ctx); over {
 			return err
 		}
-		switch frame.Type {
-		case wire.TypeErrorResponse:
-			x.copyFailed = l.serverError(frame.Body, s)
-			if l.conn.Broken() || s.kind != stepQuery {
-				l.skipping = s.kind != stepQuery
-				return x.takeCopyFailure()
-			}
-			continue
-		case wire.TypeCopyInResponse:
-			x.copyNext = true
-			return x.out.Append(frame.Raw)
-		}
-		done, err := x.answer(l, s, frame, x.copyFailed != nil)
-		if err != nil {
-			return x.abandon(ctx, l, err)
-		}
-		if done {
-			return x.takeCopyFailure()
-		}
 	}
+}
+
+// copyAnswer takes one message of the server; over says that it was the end of the COPY, or the next one's beginning.
+func (x *Executor) copyAnswer(ctx context.Context) (over bool, err error) {
+	l, s := x.copyIn, &x.copyStep
+	frame, err := l.conn.Next()
+	if err != nil {
+		return true, err
+	}
+	switch frame.Type {
+	case wire.TypeErrorResponse:
+		x.copyFailed = l.serverError(frame.Body, s)
+		if l.conn.Broken() || s.kind != stepQuery {
+			l.skipping = s.kind != stepQuery
+			return true, x.takeCopyFailure()
+		}
+		return false, nil
+	case wire.TypeCopyInResponse:
+		x.copyNext = true
+		return true, x.out.Append(frame.Raw)
+	}
+	done, err := x.answer(l, s, frame, x.copyFailed != nil)
+	if err != nil {
+		return true, x.abandon(ctx, l, err)
+	}
+	if done {
+		return true, x.takeCopyFailure()
+	}
+	return false, nil
 }
 
 func (x *Executor) takeCopyFailure() error {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/directory/mirror"
@@ -44,13 +43,13 @@ type Executor struct {
 	// copyIn waits for the client's COPY data; copyStep is what its server answers afterwards.
 	copyIn   *Link
 	copyStep step
-	// copyNext: the text has another COPY; copyFailed is the error of this one; copyLooked when the server was last listened to.
+	// copyNext: the text has another COPY; copyFailed is the error of this one.
 	copyNext   bool
 	copyFailed error
-	copyLooked time.Time
 	secrets    *mirror.Secrets
-	heldTag    []byte // of a statement that captures
-	lost       bool   // a connection of the transaction was lost
+	heldTag    []byte  // of a statement that captures
+	spread     *copyIn // a COPY whose rows go to several shards
+	lost       bool    // a connection of the transaction was lost
 	scratch    []byte
 	columns    []wire.Column
 
@@ -81,6 +80,9 @@ func (x *Executor) Out() *Output { return x.out }
 
 // StartRequest begins a request: what is cancelled from here on is the request's.
 func (x *Executor) StartRequest() {
+	if x.CopyingIn() {
+		return // the request that began the COPY still runs
+	}
 	x.mu.Lock()
 	x.cancelled, x.broken = false, nil
 	x.request++
@@ -92,6 +94,9 @@ func (x *Executor) StartRequest() {
 
 // EndRequest says that nothing runs on any shard.
 func (x *Executor) EndRequest() {
+	if x.CopyingIn() {
+		return
+	}
 	x.mu.Lock()
 	x.running = x.running[:0]
 	broken := x.broken != nil
@@ -431,6 +436,11 @@ func (x *Executor) Busy() bool {
 
 // BreakCopy gives up the connection that waits for COPY data, as the client is gone.
 func (x *Executor) BreakCopy() {
+	if x.spread != nil {
+		x.spread.breakAll()
+		x.spread = nil
+		return
+	}
 	x.copyIn.conn.MarkBroken()
 	x.copyIn = nil
 }

@@ -125,7 +125,10 @@ func (s *Splitter) Next() (row Row, ok bool, err error) {
 	default:
 		row, ok = s.nextLine(s.scanText)
 	}
-	if !ok && !s.done && len(s.buf)-s.start > s.o.RowBound || ok && len(row.Raw) > s.o.RowBound {
+	switch {
+	case ok && len(row.Raw) > s.o.RowBound:
+		return Row{}, false, &TooLongError{Line: row.Line, Bound: s.o.RowBound}
+	case !ok && !s.done && len(s.buf)-s.start > s.o.RowBound:
 		return Row{}, false, &TooLongError{Line: s.line + 1, Bound: s.o.RowBound}
 	}
 	return row, ok, nil

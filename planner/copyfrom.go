@@ -108,10 +108,10 @@ func (a *analysis) planCopyFrom(c *copyStmt, r *reference, plan *Plan, data *Cop
 	for _, n := range c.Options {
 		a.copyOption(n, fields, data)
 	}
-	if u := &a.functions; u.clock != "" {
-		rows.refuse(refuse("Write the time as a constant.", "%s over several shards is not supported: each shard would have a time of its own", u.clock).
-			at(a.position(u.clockP)))
-	} else if a.clockText >= 0 {
+	switch {
+	case a.functions.clock != "" || a.clockParameters() != nil:
+		rows.refuse(refuse("Write the time as a constant.", "now() and its kin in the WHERE of COPY are not supported over several shards: each shard would have a time of its own"))
+	case a.clockText >= 0:
 		rows.refuse(clockRefusal().at(a.position(a.clockText)))
 	}
 	return plan, nil

@@ -17,6 +17,7 @@ import (
 type copying struct {
 	sql      string
 	data     []byte
+	source   string // a query that makes the data, on each side: binary data holds its OIDs
 	extended bool
 	chunk    int // bytes of each message
 }
@@ -36,11 +37,7 @@ func (s *Script) copyIn(ctx context.Context, d *datadriven.TestData) (string, er
 			c.data = append(c.data, unquoted...)
 		}
 	case d.HasArg("source"):
-		var data bytes.Buffer
-		if _, err := s.session.plain.conn.PgConn().CopyTo(ctx, &data, "COPY ("+text+") TO STDOUT (FORMAT binary)"); err != nil {
-			return "", fmt.Errorf("make the data: %w", err)
-		}
-		c.data = data.Bytes()
+		c.source = text
 	}
 	if a, ok := d.Arg("chunk"); ok && len(a.Vals) == 1 {
 		var err error
@@ -93,6 +90,13 @@ func (s *Script) copyOne(ctx context.Context, c copying) (string, error) {
 func copyTo(ctx context.Context, s *side, c copying) (Outcome, error) {
 	conn := s.conn.PgConn()
 	front := conn.Frontend()
+	if c.source != "" {
+		var data bytes.Buffer
+		if _, err := conn.CopyTo(ctx, &data, "COPY ("+c.source+") TO STDOUT (FORMAT binary)"); err != nil {
+			return Outcome{}, fmt.Errorf("make the data: %w", err)
+		}
+		c.data = data.Bytes()
+	}
 	s.notices = nil
 	if c.extended {
 		front.Send(&pgproto3.Parse{Query: c.sql})

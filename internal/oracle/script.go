@@ -29,7 +29,7 @@ import (
 //	script    statements of one session on one router, all of them in each mode
 //	copyout   COPY … TO STDOUT
 //	copyin    COPY … FROM STDIN, the data in the lines below. [quoted] they are Go strings, without newlines of their own;
-//	          [source] they are a query of the plain server, whose COPY in the binary format is the data; [block] in a
+//	          [source] they are a query, whose COPY in the binary format is the data; [block] in a
 //	          transaction, behind a savepoint; [extended] in the extended protocol; [chunk=n] in messages of n bytes
 //	contents  compares all tables; so does the end of the file
 //

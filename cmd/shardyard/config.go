@@ -44,6 +44,8 @@ type config struct {
 	Pool poolConfig `koanf:"pool"`
 	// MaxClients bounds the client connections. Defaults to 1000.
 	MaxClients int `koanf:"max_clients"`
+	// EntryCache bounds the entries of tables by DIRECTORY that are remembered. Defaults to 1,000,000.
+	EntryCache int `koanf:"entry_cache"`
 	// SnapshotFile keeps a copy of the map, from which the router starts while
 	// etcd is away. Defaults to none.
 	SnapshotFile string `koanf:"snapshot_file"`
@@ -108,8 +110,8 @@ func defaultConfig() config {
 		Service:    serviceConfig{User: "postgres"},
 		Auth:       authConfig{Method: "scram-sha-256"},
 		Pool:       poolConfig{Size: 20, AcquireTimeout: 10 * time.Second, ConnectTimeout: 5 * time.Second, IdleTimeout: 10 * time.Minute, MaxLifetime: time.Hour},
-		MaxClients: 1000,
-		Log:        logConfig{Level: "info", Format: "text"},
+		MaxClients: 1000, EntryCache: 1_000_000,
+		Log: logConfig{Level: "info", Format: "text"},
 	}
 }
 
@@ -134,6 +136,7 @@ func addServeFlags(flags *pflag.FlagSet) {
 	flags.Bool("auth-trust-loopback", d.Auth.TrustLoopback, "let clients on loopback in without a password")
 	flags.Int("pool-size", d.Pool.Size, "server connections for each shard, database and role")
 	flags.Int("max-clients", d.MaxClients, "client connections")
+	flags.Int("entry-cache", d.EntryCache, "entries of DIRECTORY tables that are remembered")
 	flags.String("snapshot-file", d.SnapshotFile, "copy of the map, to start from while etcd is away")
 	flags.String("log-level", d.Log.Level, "debug, info, warn or error")
 	flags.String("log-format", d.Log.Format, "text or json")
@@ -309,6 +312,9 @@ func (c config) validate() error {
 		if d <= 0 {
 			fault(key, "%s is not positive", d)
 		}
+	}
+	if c.EntryCache < 1 {
+		fault("entry_cache", "%d is less than 1", c.EntryCache)
 	}
 	if c.MaxClients < 1 {
 		fault("max_clients", "%d is less than 1", c.MaxClients)

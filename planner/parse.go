@@ -99,13 +99,6 @@ const (
 	discardPlans     = pg.DiscardMode_DISCARD_PLANS
 	discardSequences = pg.DiscardMode_DISCARD_SEQUENCES
 
-	valueRole           = pg.SQLValueFunctionOp_SVFOP_CURRENT_ROLE
-	valueUser           = pg.SQLValueFunctionOp_SVFOP_CURRENT_USER
-	valueUserPlain      = pg.SQLValueFunctionOp_SVFOP_USER
-	valueSessionUser    = pg.SQLValueFunctionOp_SVFOP_SESSION_USER
-	valueCurrentCatalog = pg.SQLValueFunctionOp_SVFOP_CURRENT_CATALOG
-	valueCurrentSchema  = pg.SQLValueFunctionOp_SVFOP_CURRENT_SCHEMA
-
 	objectTable            = pg.ObjectType_OBJECT_TABLE
 	objectView             = pg.ObjectType_OBJECT_VIEW
 	objectMaterializedView = pg.ObjectType_OBJECT_MATVIEW

@@ -96,3 +96,21 @@ func TestReturningBeyondMemory(t *testing.T) {
 	s.want("parsecomplete bindcomplete error:54000 ready:I", parse("", big), bind("", ""), execute("", 3), sync)
 	s.want("columns:1 row:small done:SELECT_1 ready:I", query("SELECT name FROM items WHERE id = 3"))
 }
+
+// TestLocksOnAllShards: what one session locks, no other gets on any shard, until the end of the transaction.
+func TestLocksOnAllShards(t *testing.T) {
+	b := newBed(t, 2)
+	conn := shop(t, b)
+	other := b.connect(1)
+	mustSimple(t, conn, "BEGIN; SELECT name FROM items FOR UPDATE")
+	expectError(t, other, "SELECT name FROM items FOR SHARE NOWAIT", "55P03")
+	expect(t, other, "SELECT name FROM items FOR UPDATE SKIP LOCKED", "SELECT 0")
+	expect(t, other, "SELECT name FROM items WHERE id = 3", "n3\nSELECT 1")
+	mustSimple(t, conn, "COMMIT")
+	expect(t, other, "SELECT 1 FROM items WHERE id < 2 FOR UPDATE SKIP LOCKED", "1\n1\nSELECT 2")
+	mustSimple(t, conn, "BEGIN; LOCK TABLE items IN SHARE MODE")
+	expectError(t, other, "BEGIN; LOCK TABLE items IN ROW EXCLUSIVE MODE NOWAIT", "55P03")
+	mustSimple(t, other, "ROLLBACK")
+	mustSimple(t, conn, "ROLLBACK")
+	expect(t, other, "BEGIN; LOCK TABLE items IN ROW EXCLUSIVE MODE NOWAIT; COMMIT", "BEGIN\nLOCK TABLE\nCOMMIT")
+}

@@ -87,6 +87,13 @@ func (a *analysis) storedRows(i *insertStmt, r *reference, source *selectStmt, r
 			f.Any = append(f.Any, alternative)
 		}
 	default:
+		if in := a.insertion; in != nil && in.target == r {
+			in.rows, in.context = rows, rowsCtx
+			if in.selected {
+				return nil, nil
+			}
+			in.unproved = true
+		}
 		alternative, err := a.selectedRow(i, r, places, source, rows, rowsCtx)
 		if err != nil {
 			return nil, err

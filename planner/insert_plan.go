@@ -17,14 +17,22 @@ type inserting struct {
 	places   []*catalog.Column // for each value of a row the column that it is for
 	supplied []SuppliedColumn
 	values   []SuppliedValue
-	known    map[[2]int]bool // row and column of values
-	clock    bool            // a value that is computed reads the time
+	// Of INSERT … SELECT: the columns of the result, and the context of its rows. selected: it is not asked for one shard;
+	// unproved: one shard was asked for, and it could not be proved that it has all rows.
+	rows               result
+	context            *context
+	selected, unproved bool
+	known              map[[2]int]bool // row and column of values
+	clock              bool            // a value that is computed reads the time
 }
 
 // planInsert plans an INSERT.
 func (a *analysis) planInsert(i *insertStmt) (*Plan, *Error) {
 	a.insertion = &inserting{stmt: i, source: i.SelectStmt.GetSelectStmt()}
 	plan, err := a.planModification(i, "INSERT")
+	if err != nil && a.refused != nil && a.insertion.unproved {
+		return a.planSelected(i, err)
+	}
 	if err != nil || plan.Route.Kind != RouteFilters || !a.insertion.hasRows() {
 		return plan, err
 	}

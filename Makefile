@@ -63,6 +63,10 @@ fuzz: ## run every fuzz target for FUZZTIME each
 		done; \
 	done
 
+.PHONY: crash
+crash: ## kill routers (-9) at every step of commits over several shards and of their recovery
+	$(GO) test -timeout 60m -count=1 $(if $(RUN),-run '$(RUN)') ./internal/crash -args -full
+
 .PHONY: bench
 bench: build ## compare direct, PgBouncer and Shardyard with pgbench; writes docs/performance.md
 	$(GO) run ./internal/bench $(BENCH_FLAGS)

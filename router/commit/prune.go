@@ -88,7 +88,6 @@ func (r *Resolver) pruneSome(ctx context.Context, agent *pgx.Conn, m *directory.
 	if len(clear) == 0 {
 		return false, failed
 	}
-	// gofail: var recoveryBeforePrune struct{}
 	if _, err := agent.Exec(ctx, "DELETE FROM shardyard.decision WHERE outcome = 'commit' AND gid = ANY ($1)", clear); err != nil {
 		return false, fmt.Errorf("remove old decisions: %w", err)
 	}

@@ -289,6 +289,7 @@ func (r *Resolver) resolve(ctx context.Context, maps map[string]*directory.Map, 
 			if err := Finish(ctx, conn, d.gid, outcomes[d.gid] == Committed); err != nil {
 				return err
 			}
+			// gofail: var recoveryAfterFinish struct{}
 			r.cfg.Log.InfoContext(ctx, "finished a transaction that was left prepared",
 				"shard", d.shard, "database", d.database, "gid", d.gid.String(), "outcome", string(outcomes[d.gid]))
 		}

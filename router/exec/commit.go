@@ -103,6 +103,7 @@ func (x *Executor) runAll(ctx context.Context, errands []errand) error {
 		}
 		x.queueQuery(e.link, e.sql, step{kind: stepQuery, silent: true, collect: &e.rows})
 		e.err = x.send(e.link)
+		// gofail: var afterSend struct{}
 	}
 	var first error
 	for i := range errands {
@@ -391,7 +392,6 @@ func (t *together) finish(ctx context.Context) {
 			errands = append(errands, errand{link: l, sql: "COMMIT"})
 		}
 	}
-	// gofail: var beforeCommitPrepared struct{}
 	_ = t.x.runAll(ctx, errands) // each has its own
 	// gofail: var afterCommitPrepared struct{}
 	for i := range errands {

@@ -151,7 +151,10 @@ func (s *Server) follow(ctx context.Context, d *database) {
 		m := d.newest.Load()
 		if m != nil {
 			if now := d.current.Load(); now == nil || now.epoch() < m.Epoch || d.stale.Load() {
-				if err := s.refreshView(ctx, d, m); err != nil && ctx.Err() == nil {
+				if err := s.refreshView(ctx, d, m); err != nil {
+					if ctx.Err() != nil {
+						return // perhaps without ever having had a view
+					}
 					s.log.Warn("catalog load failed", "database", d.name, "epoch", m.Epoch, "error", err)
 					if !sleep(ctx, loadRetry) {
 						return

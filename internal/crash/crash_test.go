@@ -283,7 +283,11 @@ func TestKilledRouter(t *testing.T) {
 	for i, c := range cases() {
 		t.Run(c.String(), func(t *testing.T) { c.run(t, binary, i+1) })
 	}
-	t.Run("paused", func(t *testing.T) { paused(t, binary, 1<<20) })
+	for i, recovery := range []string{"recoveryAfterAbort", "recoveryBeforeAbort", ""} {
+		if *full || i == 0 {
+			t.Run("stopped/"+recovery, func(t *testing.T) { stopped(t, binary, 1<<20+i, recovery) })
+		}
+	}
 }
 
 func (c crash) run(t *testing.T, binary string, value int) {
@@ -356,20 +360,28 @@ func (c crash) send(t *testing.T, conn *pgx.Conn, value int) (answer chan error)
 	return answer
 }
 
-// paused: a router that hangs before it decides is not waited for; when it goes on the client learns the truth.
-func paused(t *testing.T, binary string, value int) {
+// stopped: a router that is stopped (SIGSTOP) before it decides is not waited for, also if the router that recovers is killed
+// meanwhile; when it goes on its client learns the truth.
+func stopped(t *testing.T, binary string, value int, recovery string) {
 	c := crash{failpoint: "beforeDecide", writers: 3, mode: "block"}
-	p := start(t, binary, "paused", c.failpoint, 0, "sleep(25000)")
+	p := start(t, binary, fmt.Sprintf("stopped%d", value), c.failpoint, 0, "sleep(2000)")
 	answer := c.send(t, p.connect(), value)
 	p.reached(c.failpoint, 0)
+	must(t, p.cmd.Process.Signal(syscall.SIGSTOP))
+	if recovery != "" {
+		second := start(t, binary, fmt.Sprintf("recovering%d", value), recovery, 0, "sleep(600000)")
+		second.reached(recovery, 0)
+		second.kill()
+	}
 	_, stop := survivor(t, "survivor")
 	defer stop()
 	wait(t, "nothing is left prepared", func() bool { return prepared(t) == 0 })
 	select {
 	case err := <-answer:
-		t.Fatalf("the router did not hang: %v", err)
+		t.Fatalf("the router was not stopped: %v", err)
 	default:
 	}
+	must(t, p.cmd.Process.Signal(syscall.SIGCONT))
 	var reported *pgconn.PgError
 	if err := <-answer; !errors.As(err, &reported) || reported.Code != "40001" {
 		t.Errorf("COMMIT: %v", err)

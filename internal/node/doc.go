@@ -3,5 +3,5 @@
 // registers shards, which `shardyard shard add` and `shardyard dev` do.
 //
 // It owns the order in which the parts start and stop, and nothing else. It may import
-// directory and its subpackages, planner, router and its subpackages.
+// directory and its subpackages, planner, rebalance/worker, router and its subpackages.
 package node

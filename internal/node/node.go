@@ -15,6 +15,7 @@ import (
 	"github.com/shardyard/shardyard/directory/etcd"
 	"github.com/shardyard/shardyard/directory/fence"
 	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/rebalance/worker"
 	"github.com/shardyard/shardyard/router"
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/commit"
@@ -122,6 +123,15 @@ func (n *Node) serve(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	single, err := worker.New(worker.Config{
+		Lead: func(ctx context.Context, work func(context.Context)) error {
+			return n.store.Lead(ctx, "worker", cfg.Router.Name, work)
+		},
+		Maps: func() map[string]*directory.Map { return n.latest.Load().Maps }, Dial: n.pools.Service, Log: cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
 	n.server, err = router.New(cfg.Router, router.Dependencies{
 		Planner: planner.New(cfg.Planner), Pools: n.pools, Maps: n.store, Member: n.member, Schema: n.performer,
 		Heal: n.fence.Heal, Initial: first, Resolver: resolver, Log: cfg.Log,
@@ -138,6 +148,7 @@ func (n *Node) serve(ctx context.Context, cfg Config) error {
 	n.work.Go(func() { n.follow(ctx, cfg.SnapshotFile) })
 	n.work.Go(func() { n.recover(ctx) })
 	n.work.Go(func() { resolver.Run(ctx) })
+	n.work.Go(func() { _ = single.Run(ctx) }) // it ends with ctx only
 	return nil
 }
 

@@ -139,6 +139,9 @@ func usesSequence(expression string) bool {
 // checkKeys refuses what only a look at all shards could enforce. It notes in the table what UNIQUE LOCAL
 // lets pass.
 func (s *subject) checkKeys() error {
+	if s.table.Kind == directory.TableReference {
+		return s.checkMirrorKey()
+	}
 	if s.table.Kind != directory.TableSharded {
 		return nil
 	}

@@ -134,6 +134,9 @@ func (p *Performer) Perform(ctx context.Context, r Request) (*Result, error) {
 			return nil, inTransaction(tagOf(statement))
 		}
 		result, err := p.change(ctx, r)
+		for attempt := 1; isState(err, "40P01") && attempt < p.config.LockAttempts; attempt++ {
+			result, err = p.change(ctx, r) // a shard ended it in favour of another change: nothing is left of it
+		}
 		return result, withoutPosition(err)
 	}
 	return nil, fmt.Errorf("perform %T: not a sharding statement", r.Statement)

@@ -34,16 +34,31 @@ func planReference(m *directory.Map, t *target) error {
 func mirrorKey(rel *catalog.Relation) []string {
 	var found []string
 	for _, key := range rel.Keys {
-		usable := !key.Exclusion && !key.Deferrable && !key.Partial && key.Valid && key.DefaultOperators &&
-			!slices.ContainsFunc(key.Columns, func(name string) bool {
-				column, ok := rel.Column(name)
-				return !ok || !column.NotNull
-			})
-		if usable && (found == nil || key.Primary) {
+		if tellsApart(rel, key) && (found == nil || key.Primary) {
 			found = slices.Clone(key.Columns)
 		}
 	}
 	return found
+}
+
+func tellsApart(rel *catalog.Relation, key catalog.Key) bool {
+	return !key.Exclusion && !key.Deferrable && !key.Partial && key.Valid && key.DefaultOperators &&
+		!slices.ContainsFunc(key.Columns, func(name string) bool {
+			column, ok := rel.Column(name)
+			return !ok || !column.NotNull
+		})
+}
+
+// checkMirrorKey refuses to take the key away that mirrored writes find rows by.
+func (s *subject) checkMirrorKey() error {
+	want := slices.Sorted(slices.Values(s.table.Key))
+	if slices.ContainsFunc(s.rel.Keys, func(key catalog.Key) bool {
+		return tellsApart(s.rel, key) && slices.Equal(slices.Sorted(slices.Values(key.Columns)), want)
+	}) {
+		return nil
+	}
+	return s.refuse(fmt.Sprintf("its rows are mirrored by the key (%s)", strings.Join(s.table.Key, ", ")),
+		"UNSHARD the table, change its key, and SHARD it AS REFERENCE again.")
 }
 
 // mirrored is the definition of a reference table's copy: without sequences, as the values come from the authority.

@@ -23,6 +23,8 @@ type Map struct {
 	shards map[ShardID]int
 	groups map[GroupID]int
 	tables map[TableName]int
+	// holders are the shards that hold anything, in the order of Shards.
+	holders []Shard
 }
 
 // NewMap checks the contents and gives an immutable map with its index. It takes
@@ -59,7 +61,23 @@ func (m *Map) buildIndex(unchanged func(GroupID) bool) {
 	for i := range m.Tables {
 		m.tables[m.Tables[i].Name] = i
 	}
+	holds := map[ShardID]bool{m.Home: true}
+	for i := range m.Tables {
+		for _, id := range m.ShardsOf(&m.Tables[i]) {
+			holds[id] = true
+		}
+	}
+	m.holders = nil
+	for _, shard := range m.Shards {
+		if holds[shard.ID] {
+			m.holders = append(m.holders, shard)
+		}
+	}
 }
+
+// Holders gives the shards that hold anything of the database: the home shard and those of the tables in the map. On
+// the others the database need not even exist. The slice belongs to the map: do not change it.
+func (m *Map) Holders() []Shard { return m.holders }
 
 // Table gives the table of that name; false when it is not in the map, that is
 // when it lives on the home shard and nothing holds it.

@@ -212,6 +212,9 @@ func (c *Session) syncMessage(ctx context.Context) error {
 	}
 	c.unconfirmed = c.unconfirmed[:0]
 	c.endPipelineVariables(failed)
+	if failed {
+		c.x.Abandon(ctx)
+	}
 	if c.x.Status() == wire.TxIdle {
 		c.forgetPortals()
 		if c.changes.take() {

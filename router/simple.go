@@ -71,6 +71,7 @@ func (c *Session) resumeQuery(ctx context.Context, err error) error {
 			return err
 		}
 		c.x.Idle()
+		c.x.Abandon(ctx)
 	}
 	c.forgetPortals()
 	c.ready()

@@ -50,7 +50,7 @@ const lockNotAvailable = "55P03"
 // and sees to it that every transaction decided before is committed on all of them. It is safe for concurrent use.
 //
 // A decision holds ROW EXCLUSIVE on shardyard.decision of its last agent until it is committed; the gate holds SHARE on all
-// shards of the database. All, not only those that are read: a transaction that wrote on two of these may be
+// shards that hold anything of the database. All, not only those that are read: a transaction that wrote on two of these may be
 // decided on any.
 type Gate struct {
 	cfg GateConfig
@@ -170,7 +170,7 @@ func (g *Gate) join(m *directory.Map) (r *round, leads bool, err error) {
 		g.databases[m.Database] = state
 	}
 	state.users++
-	r = &round{gate: g, database: m.Database, state: state, shards: m.Shards, ready: make(chan struct{}), members: 1}
+	r = &round{gate: g, database: m.Database, state: state, shards: m.Holders(), ready: make(chan struct{}), members: 1}
 	g.forming[key] = r
 	return r, true, nil
 }

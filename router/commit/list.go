@@ -2,11 +2,13 @@ package commit
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/shardyard/shardyard/directory"
 )
@@ -50,7 +52,7 @@ func (r *Resolver) List(ctx context.Context, m *directory.Map) (list []Transacti
 			mu.Lock()
 			defer mu.Unlock()
 			found = append(found, here...)
-			if err != nil {
+			if err != nil && !noDatabase(err) {
 				silent = append(silent, shard.ID)
 			}
 		})
@@ -112,4 +114,10 @@ func stateOf(ctx context.Context, agent *pgx.Conn, gid GID) (State, error) {
 		return Preparing, nil
 	}
 	return InDoubt, nil
+}
+
+// noDatabase reports whether a shard lacks the database: it holds nothing of it.
+func noDatabase(err error) bool {
+	var reported *pgconn.PgError
+	return errors.As(err, &reported) && reported.Code == "3D000"
 }

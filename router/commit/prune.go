@@ -37,7 +37,7 @@ func (r *Resolver) prune(ctx context.Context) {
 				err := r.at(bounded, maps, place{database, shard.ID}, func(conn *pgx.Conn) error {
 					return r.pruneAt(bounded, conn, m)
 				})
-				if err != nil && ctx.Err() == nil {
+				if err != nil && !noDatabase(err) && ctx.Err() == nil {
 					r.cfg.Log.WarnContext(ctx, "old decisions not removed", "shard", shard.ID, "database", database, "error", err)
 				}
 			})

@@ -159,9 +159,10 @@ func (x *Executor) takeSnapshots(ctx context.Context) error {
 	if err := x.forgetSnapshots(ctx); err != nil {
 		return err
 	}
-	links := make([]*Link, 0, len(x.view.Map.Shards))
+	holders := x.view.Map.Holders()
+	links := make([]*Link, 0, len(holders))
 	var failed error
-	for _, shard := range x.view.Map.Shards {
+	for _, shard := range holders {
 		l, err := x.linkWithoutFocus(ctx, shard.ID)
 		if err == nil {
 			err = x.sendOwed(l) // the BEGIN

@@ -112,4 +112,3 @@ func (a *analysis) timeInDefaults() bool {
 	}
 	return false
 }
-

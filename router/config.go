@@ -14,7 +14,6 @@ import (
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/commit"
-	"github.com/shardyard/shardyard/router/copyrow"
 	"github.com/shardyard/shardyard/router/exec"
 	"github.com/shardyard/shardyard/router/schema"
 )
@@ -131,7 +130,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.EntryCache, 1_000_000)
 	setDefault(&c.OutputBound, exec.DefaultOutputBound)
 	setDefault(&c.RequestBound, 256<<10)
-	setDefault(&c.CopyRowBound, copyrow.DefaultRowBound)
+	setDefault(&c.CopyRowBound, exec.DefaultCopyRow)
 }
 
 func setDefault[T ~int | ~int64](field *T, value T) {

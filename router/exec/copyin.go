@@ -23,7 +23,7 @@ type CopyInRequest struct {
 	Shift int
 	// Encoding is the session's client_encoding.
 	Encoding string
-	// RowBound is the largest number of bytes of a row. Defaults to copyrow's.
+	// RowBound is the largest number of bytes of a row. Defaults to DefaultCopyRow.
 	RowBound int
 	// Entries are those of DIRECTORY groups that are known; Resolve looks others up, or makes them.
 	Entries *directory.Entries
@@ -31,6 +31,9 @@ type CopyInRequest struct {
 	// Dirty: the statement may leave session state behind on the shards.
 	Dirty bool
 }
+
+// DefaultCopyRow is the largest number of bytes of a row of a COPY FROM STDIN into a sharded table.
+const DefaultCopyRow = copyrow.DefaultRowBound
 
 // copyIn is a COPY FROM STDIN whose rows go to several shards. Between two calls the client's data is waited for; what was
 // sent to shards may still be on its way. The rows of a shard go there as the client wrote them, so what is wrong with a row says

@@ -47,3 +47,27 @@ func TestFailedTransactionHoldsNoLocks(t *testing.T) {
 		})
 	}
 }
+
+// A REPEATABLE READ transaction minds what happens to the tables that it uses, and not what happens to others.
+func TestRepeatableReadWhileOthersShard(t *testing.T) {
+	b := newBed(t, 2)
+	one, two := b.connect(0), b.connect(1)
+	for _, name := range []string{"t", "other", "gone", "moved"} {
+		mustSimple(t, one, "CREATE TABLE "+name+" (k int PRIMARY KEY)")
+	}
+	for _, name := range []string{"t", "gone", "moved"} {
+		mustSimple(t, one, "SHARD TABLE "+name+" BY HASH (k) PARTITIONS 6")
+	}
+	mustSimple(t, one, "INSERT INTO t VALUES (1)")
+	mustSimple(t, one, "BEGIN ISOLATION LEVEL REPEATABLE READ")
+	expect(t, one, "SELECT k FROM t", "1\nSELECT 1")
+	mustSimple(t, two, "SHARD TABLE other BY HASH (k) PARTITIONS 6")
+	mustSimple(t, two, "DROP TABLE gone")
+	expect(t, one, "SELECT k FROM t", "1\nSELECT 1")
+	mustSimple(t, one, "SAVEPOINT a")
+	expectError(t, one, "SELECT k FROM other", "40001")
+	mustSimple(t, one, "ROLLBACK TO a")
+	mustSimple(t, two, "UNSHARD TABLE moved")
+	expectError(t, one, "SELECT k FROM moved", "40001")
+	mustSimple(t, one, "ROLLBACK")
+}

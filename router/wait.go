@@ -21,14 +21,16 @@ func (c *Session) held(plan *planner.Plan) *directory.Table {
 	return nil
 }
 
-// setTable tells the executor which table's OID the columns of the result may be given.
+// setTable tells the executor which tables the statement is about, and which table's OID the columns of the result
+// may be given.
 func (c *Session) setTable(plan *planner.Plan) {
-	if len(plan.Tables) != 1 {
-		return
+	view := exec.View{Map: c.view.partitions, Catalog: c.view.catalog, Tables: plan.Tables}
+	if len(plan.Tables) == 1 {
+		if r, ok := c.view.catalog.Relation(plan.Tables[0]); ok {
+			view.Table = r.OID
+		}
 	}
-	if r, ok := c.view.catalog.Relation(plan.Tables[0]); ok {
-		c.x.SetView(exec.View{Map: c.view.partitions, Catalog: c.view.catalog, Table: r.OID})
-	}
+	c.x.SetView(view)
 }
 
 // awaitNewer waits for a newer map than that of the current view. Nothing of the session is in flight

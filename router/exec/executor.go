@@ -23,6 +23,8 @@ type View struct {
 	Catalog *catalog.Snapshot
 	// Table is the home shard's OID of the one sharded table that the statement is about, or 0.
 	Table uint32
+	// Tables are the tables in the map that the statement is about.
+	Tables []directory.TableName
 }
 
 // Executor runs the statements of one session on the shards. It belongs to one goroutine at a time, but

@@ -168,7 +168,7 @@ func (x *Executor) sameSnapshot(ctx context.Context, shards []directory.ShardID)
 			}
 		}
 		x.tx.first = x.view.Map
-	case x.tx.first != x.view.Map && !samePlacement(x.tx.first, x.view.Map):
+	case x.tx.first != x.view.Map && !x.samePlacement(x.tx.first, x.view.Map):
 		return pgerr.New(pgerr.StaleMap, "could not serialize access due to a change of the partition map").
 			WithHint("Run the transaction again.")
 	}
@@ -191,27 +191,41 @@ func (x *Executor) sameSnapshot(ctx context.Context, shards []directory.ShardID)
 	return nil
 }
 
-// samePlacement reports whether every table lives where it lived.
-func samePlacement(a, b *directory.Map) bool {
-	if len(a.Tables) != len(b.Tables) {
-		return false
-	}
-	for i := range a.Tables {
-		was := &a.Tables[i]
-		now, ok := b.Table(was.Name)
-		if !ok || was.Kind != now.Kind || was.Shard != now.Shard || was.Group != now.Group {
+// samePlacement reports whether everything that the statement reads lives where it lived.
+func (x *Executor) samePlacement(was, now *directory.Map) bool {
+	for _, name := range x.view.Tables {
+		before, knownBefore := was.Table(name)
+		after, known := now.Table(name)
+		if knownBefore != known || known && !samePlace(was, before, now, after) {
 			return false
 		}
-		if was.Group == "" {
+	}
+	// The statement's tables on the home shard are not among those: one may have come there.
+	for i := range was.Tables {
+		name := was.Tables[i].Name
+		if _, known := now.Table(name); known {
 			continue
 		}
-		wasGroup, _ := a.Group(was.Group)
-		nowGroup, _ := b.Group(now.Group)
-		if wasGroup != nowGroup && (wasGroup.Entries != nowGroup.Entries || !reflect.DeepEqual(wasGroup.Partitions, nowGroup.Partitions)) {
+		if x.view.Catalog == nil {
+			return false
+		}
+		if _, exists := x.view.Catalog.Relation(name); exists {
 			return false
 		}
 	}
 	return true
+}
+
+func samePlace(a *directory.Map, was *directory.Table, b *directory.Map, now *directory.Table) bool {
+	if was.Kind != now.Kind || was.Shard != now.Shard || was.Group != now.Group {
+		return false
+	}
+	if was.Group == "" {
+		return true
+	}
+	wasGroup, _ := a.Group(was.Group)
+	nowGroup, _ := b.Group(now.Group)
+	return wasGroup == nowGroup || wasGroup.Entries == nowGroup.Entries && reflect.DeepEqual(wasGroup.Partitions, nowGroup.Partitions)
 }
 
 // Used notes that a statement of the client ran on the link.

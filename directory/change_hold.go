@@ -32,6 +32,28 @@ func (c SetHold) Apply(m *Map) (*Map, error) {
 	})
 }
 
+// NoteHold replaces a hold by what is known of it now; its ID stays.
+type NoteHold struct {
+	Table TableName
+	Hold  Hold
+}
+
+// Apply replaces the hold; ErrNotHeld when it is not there any more, ErrHeld when the table is held by another.
+func (c NoteHold) Apply(m *Map) (*Map, error) {
+	return m.edit("note change of table "+c.Table.String(), func(d *draft) error {
+		t, err := d.held(c.Table, c.Hold.ID)
+		if err != nil {
+			return err
+		}
+		if t.Hold.Decided && !c.Hold.Decided {
+			return fmt.Errorf("hold %q is decided and cannot be undecided", c.Hold.ID)
+		}
+		hold := c.Hold
+		t.Hold = &hold
+		return nil
+	})
+}
+
 // DecideHold notes that the change will be completed: what its shards have
 // prepared must be committed from now on.
 type DecideHold struct {

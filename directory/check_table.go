@@ -164,6 +164,9 @@ func (c *checker) checkHold(t *Table) error {
 	if len(h.GIDs) > 0 && len(h.GIDs) != len(h.Shards) {
 		return fmt.Errorf("hold %q: %d transactions on %d shards", h.ID, len(h.GIDs), len(h.Shards))
 	}
+	if len(h.XIDs) > 0 && len(h.XIDs) != len(h.Shards) {
+		return fmt.Errorf("hold %q: %d transaction ids on %d shards", h.ID, len(h.XIDs), len(h.Shards))
+	}
 	if h.Drop && h.Rename != nil {
 		return fmt.Errorf("hold %q: it both drops and renames", h.ID)
 	}

@@ -93,6 +93,7 @@ type (
 		Decided bool      `json:"decided,omitempty"`
 		Shards  []ShardID `json:"shards,omitempty"`
 		GIDs    []string  `json:"gids,omitempty"`
+		XIDs    []string  `json:"xids,omitempty"`
 		Drop    bool      `json:"drop,omitempty"`
 		Rename  *nameJSON `json:"rename,omitempty"`
 	}
@@ -204,7 +205,7 @@ func encodeTable(t *Table) tableJSON {
 	}
 	if h := t.Hold; h != nil {
 		out.Hold = &holdJSON{
-			ID: h.ID, Reason: h.Reason, Owner: h.Owner, Decided: h.Decided, Shards: h.Shards, GIDs: h.GIDs, Drop: h.Drop,
+			ID: h.ID, Reason: h.Reason, Owner: h.Owner, Decided: h.Decided, Shards: h.Shards, GIDs: h.GIDs, XIDs: h.XIDs, Drop: h.Drop,
 			Rename: (*nameJSON)(h.Rename),
 		}
 	}
@@ -414,7 +415,7 @@ func decodeTable(in *tableJSON) (Table, error) {
 	}
 	if h := in.Hold; h != nil {
 		t.Hold = &Hold{
-			ID: h.ID, Reason: h.Reason, Owner: h.Owner, Decided: h.Decided, Shards: h.Shards, GIDs: h.GIDs, Drop: h.Drop,
+			ID: h.ID, Reason: h.Reason, Owner: h.Owner, Decided: h.Decided, Shards: h.Shards, GIDs: h.GIDs, XIDs: h.XIDs, Drop: h.Drop,
 			Rename: (*TableName)(h.Rename),
 		}
 	}

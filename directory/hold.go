@@ -11,6 +11,10 @@ package directory
 // the prepared parts are committed and ClearHold ends it. Who finds a hold whose
 // owner is gone commits the GIDs when it is decided, rolls them back when it is
 // not, and clears it; it needs nothing that is not in the hold.
+//
+// DDL inside a client's transaction uses it otherwise: the transaction commits as any other does, so the map
+// decides nothing. When its commit begins, the hold notes the transaction on each shard (NoteHold, XIDs) and what
+// becomes of the table. What became of those transactions is then asked of the shards, by whoever ends the hold.
 type Hold struct {
 	ID      string    // unique: names this change
 	Reason  string    // what people see, for example "alter table public.orders"
@@ -18,6 +22,10 @@ type Hold struct {
 	Decided bool      // the change will be completed, whatever happens to its owner
 	Shards  []ShardID // shards that take part
 	GIDs    []string  // gid of the prepared transaction on each of Shards, same order; empty when nothing is prepared
+
+	// XIDs, set when the commit of a client's transaction begins, are its ids (xid8) on each of Shards, same order;
+	// "" where it did nothing.
+	XIDs []string
 
 	// What ClearHold does to the table when the hold is decided.
 	Drop   bool       // it is gone (DROP TABLE) or lives on the home shard again (UNSHARD TABLE)

@@ -109,20 +109,3 @@ func renamedObject(m message) string {
 	}
 	return objectWord(object)
 }
-
-// aboutObjects reports whether a statement is about a type or function that other shards may have too.
-func aboutObjects(m message, tag string) bool {
-	switch kindName(m) {
-	case "AlterFunctionStmt", "AlterEnumStmt", "AlterTypeStmt", "AlterDomainStmt":
-		return true
-	case "CreateFunctionStmt":
-		return isReplace(m)
-	case "DropStmt", "RenameStmt", "AlterOwnerStmt", "AlterObjectSchemaStmt":
-		for _, word := range []string{"FUNCTION", "PROCEDURE", "ROUTINE", "AGGREGATE", "TYPE", "DOMAIN"} {
-			if strings.HasSuffix(tag, " "+word) {
-				return true
-			}
-		}
-	}
-	return false
-}

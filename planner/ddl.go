@@ -2,7 +2,6 @@ package planner
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner/catalog"
@@ -20,7 +19,7 @@ func (a *analysis) planDDL(m message) (*Plan, *Error) {
 	}
 	away, home := a.touched(m)
 	if len(away) == 0 {
-		data.Objects = aboutObjects(m, data.Command)
+		data.Objects, data.Alters = aboutObjects(m)
 		if err := a.checkDefinition(m); err != nil {
 			return nil, err
 		}
@@ -105,8 +104,7 @@ func (a *analysis) mainIsAway(m message) bool {
 	return elsewhere || a.anyReference([]directory.TableName{name}) && rel.Kind != catalog.KindSequence
 }
 
-// checkDefinition refuses views and rules over tables elsewhere that only their functions show, and
-// grants on everything of a schema.
+// checkDefinition refuses views and rules over tables elsewhere that only their functions show.
 func (a *analysis) checkDefinition(m message) *Error {
 	switch kindName(m) {
 	case "ViewStmt", "RuleStmt", "CreateTableAsStmt":
@@ -133,10 +131,6 @@ func (a *analysis) checkDefinition(m message) *Error {
 					return refuse("Drop the materialized view.", "materialized view %s leads to table %s, which is not on the home shard alone", rel.Name, other)
 				}
 			}
-		}
-	case "GrantStmt":
-		if strings.Contains(strings.ToLower(a.sql), "all tables") || strings.Contains(strings.ToLower(a.sql), "all sequences") {
-			return refuse("Name the tables.", "GRANT and REVOKE on all tables of a schema are not supported where tables are sharded")
 		}
 	}
 	return nil

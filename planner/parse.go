@@ -486,6 +486,9 @@ func isProcedure(m message) bool { return m.(*pg.CreateFunctionStmt).IsProcedure
 
 func isReplace(m message) bool { return m.(*pg.CreateFunctionStmt).Replace }
 
+// createsInside reports whether a CREATE SCHEMA creates tables and the like in it.
+func createsInside(m message) bool { return len(m.(*pg.CreateSchemaStmt).SchemaElts) > 0 }
+
 func isVacuum(m message) bool { return m.(*pg.VacuumStmt).IsVacuumcmd }
 
 func grantTag(m message) string {

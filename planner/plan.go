@@ -195,10 +195,12 @@ type DDLData struct {
 	// Tables are the sharded and pinned tables that the statement changes; empty means that it
 	// runs on the home shard alone (and the catalog is to be read again).
 	Tables []directory.TableName
-	// Objects: it is about a type or a function that other shards may have too, so it has to be
-	// performed there as well although Tables is empty.
+	// Objects: it is about a type, a function, a schema, a role or the like, which every shard must have
+	// alike, so it is performed on all although Tables is empty.
 	Objects bool
-	Temp    bool // creates a temporary object
+	// Alters: it changes or drops such an object, on which tables and plans may rest.
+	Alters bool
+	Temp   bool // creates a temporary object
 }
 
 // ExplainData is the inside of EXPLAIN. The plan's Route, SQL, Merge and Refusal are those of the

@@ -4,13 +4,9 @@ import (
 	"context"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner"
-	"github.com/shardyard/shardyard/planner/catalog"
 	"github.com/shardyard/shardyard/planner/shardsql"
-	"github.com/shardyard/shardyard/router/catalogs"
 	"github.com/shardyard/shardyard/router/pgerr"
 )
 
@@ -98,7 +94,7 @@ func (c *Session) awaitDirectory(ctx context.Context) error {
 	return err
 }
 
-// changesObjects reports DDL on objects that other shards may have besides tables: it runs on all of them.
+// changesObjects reports DDL on objects other than tables, which all shards must have alike: it runs on all of them.
 func (c *Session) changesObjects(plan *planner.Plan) bool {
 	return c.view.sharded() && plan.DDL.Objects && !plan.DDL.Temp
 }
@@ -147,53 +143,3 @@ func (c *Session) refreshTemps(ctx context.Context) error {
 	c.vars.env.TempNames = c.temps
 	return nil
 }
-
-// catalogChanges says whether the open transaction changed the catalog.
-type catalogChanges struct {
-	pending bool
-	// stale: own must be read again before the next statement.
-	stale bool
-	// own is the catalog as the transaction sees it, nil: the database's.
-	own *catalog.Snapshot
-}
-
-// take forgets the changes and reports whether there were any.
-func (c *catalogChanges) take() bool {
-	pending := c.pending
-	*c = catalogChanges{}
-	return pending
-}
-
-// note says that a statement of the transaction changed the catalog, or undid a change.
-func (c *catalogChanges) note() { c.pending, c.stale = true, true }
-
-// refreshCatalog reads the catalog as the open transaction sees it, after it changed something: a function
-// that it has created may read a sharded table.
-func (c *Session) refreshCatalog(ctx context.Context) error {
-	if c.changes.stale && c.view.sharded() && !c.x.Failed() {
-		l, err := c.x.Link(ctx, c.view.partitions.Home)
-		if err != nil {
-			return err
-		}
-		err = c.x.Lend(ctx, l, func(conn *pgx.Conn) error {
-			own, err := catalogs.LoadOn(ctx, conn)
-			if err == nil {
-				// Plans made with it must not be taken for those of any catalog that others see.
-				own.Version = ownCatalog | c.server.ownCatalogs.Add(1)
-				c.changes.own, c.changes.stale = own, false
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		c.vars.version++
-	}
-	if c.changes.own != nil {
-		c.vars.env.Catalog = c.changes.own
-	}
-	return nil
-}
-
-// ownCatalog marks the versions of catalogs that only one transaction sees.
-const ownCatalog = 1 << 63

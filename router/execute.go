@@ -34,6 +34,9 @@ func (c *Session) executeMessage(ctx context.Context, body []byte) error {
 			return err
 		}
 	}
+	if !p.local {
+		c.noteUsed(p.plan)
+	}
 	switch {
 	case p.local:
 		return c.executeLocal(ctx, p, m.MaxRows)

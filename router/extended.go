@@ -105,12 +105,28 @@ func (c *Session) statementFor(id uint64, name, text string, types []uint32) exe
 	return st
 }
 
-// meaning is what a text's meaning depends on besides its parameters' types.
+// meaning is what a text's meaning depends on besides its parameters' types: the settings, and the catalog, so
+// that a statement prepared before a change of it is not taken for one prepared after.
 func (c *Session) meaning() string {
-	if n := c.database.definitions.Load(); n > 0 {
-		return c.vars.meaning + "\x00" + strconv.FormatUint(n, 36)
+	definitions, version := c.database.definitions.Load(), uint64(0)
+	if c.view != nil {
+		version = c.view.partitions.CatalogVersion
 	}
-	return c.vars.meaning
+	if definitions == 0 && version == 0 {
+		return c.vars.meaning
+	}
+	if m := &c.meant; m.settings != c.vars.meaning || m.definitions != definitions || m.version != version {
+		*m = meant{c.vars.meaning, definitions, version,
+			c.vars.meaning + "\x00" + strconv.FormatUint(definitions, 36) + "\x00" + strconv.FormatUint(version, 36)}
+	}
+	return c.meant.text
+}
+
+// meant is the last meaning, and what it was made of.
+type meant struct {
+	settings             string
+	definitions, version uint64
+	text                 string
 }
 
 // replan brings a statement's plan up to the present view and settings.
@@ -211,11 +227,18 @@ func (c *Session) syncMessage(ctx context.Context) error {
 		}
 	}
 	c.unconfirmed = c.unconfirmed[:0]
+	if err := c.endImplicit(ctx, failed); err != nil {
+		failed = true
+		if err := c.fail(err); err != nil {
+			return err
+		}
+	}
 	c.endPipelineVariables(failed)
 	if failed {
 		c.x.Abandon(ctx)
 	}
 	if c.x.Status() == wire.TxIdle {
+		c.used = c.used[:0]
 		c.forgetPortals()
 		if c.changes.take() {
 			c.announceDDL(ctx)

@@ -139,8 +139,10 @@ func (c *Session) runLocal(ctx context.Context, st *planner.Statement, plan *pla
 		r.tag, err = c.deallocate(plan.Name)
 	case planner.Listen, planner.Unlisten:
 		r.tag, err = "UNLISTEN", c.listen(plan.Kind)
-	case planner.ShowSharding, planner.Sharding, planner.DDL:
+	case planner.ShowSharding, planner.Sharding:
 		r, err = c.performSchema(ctx, st, plan)
+	case planner.DDL:
+		r, err = c.changeSchema(ctx, st, plan)
 	case planner.Explain:
 		r, err = c.explain(ctx, st, plan)
 	default:
@@ -217,7 +219,7 @@ func (c *Session) performSchema(ctx context.Context, st *planner.Statement, plan
 	}
 	performer := c.server.schema
 	if performer == nil {
-		return result{}, pgerr.Unsupported("this router does not change the partition map", "Use a router that has the directory.")
+		return result{}, errNoDirectory()
 	}
 	if !entries {
 		// The performer waits for every statement in flight under older maps, so this session must have none.
@@ -231,14 +233,7 @@ func (c *Session) performSchema(ctx context.Context, st *planner.Statement, plan
 		SearchPath: c.vars.env.SearchPath, Settings: c.schemaSettings(),
 		InTransaction: c.x.InBlock() || c.x.InImplicitBlock() || c.x.Busy(),
 	}
-	var performed *schema.Result
-	var err error
-	if plan.Kind == planner.Sharding || entries {
-		performed, err = performer.Perform(ctx, request)
-	} else {
-		request.Tables = plan.DDL.Tables
-		performed, err = performer.DDL(ctx, request)
-	}
+	performed, err := performer.Perform(ctx, request)
 	if err != nil {
 		return result{}, err
 	}

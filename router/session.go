@@ -50,7 +50,9 @@ type Session struct {
 	skipping   bool   // after an error of the extended protocol: everything up to Sync is skipped
 	temps      []string
 	tempsOld   bool // temps must be read again
-	changes    catalogChanges
+	changes    schemaChanges
+	used       []usedTable // by the open transaction
+	meant      meant
 	rest       multiQuery
 	nextID     uint64
 	statements map[string]*statement
@@ -387,6 +389,9 @@ func (c *Session) end(ctx context.Context, err error) {
 		c.x.Release()
 	}
 	c.leaveFlight()
+	if c.changes.work != nil {
+		c.changes.work.RolledBack(ctx)
+	}
 	if c.database != nil {
 		c.database.leave(c)
 	}
@@ -434,7 +439,7 @@ func (c *Session) plan(ctx context.Context, st *planner.Statement, types []uint3
 		if err := c.refreshTemps(ctx); err != nil {
 			return nil, err
 		}
-		if err := c.refreshCatalog(ctx); err != nil {
+		if err := c.seeOwnChanges(ctx); err != nil {
 			return nil, err
 		}
 		if c.vars.foreign && c.view.sharded() && !isASCII(st.Text) {
@@ -456,7 +461,10 @@ func (c *Session) plan(ctx context.Context, st *planner.Statement, types []uint3
 			dirty.Dirty = true
 			plan = &dirty
 		}
-		held := c.held(plan)
+		held, err := c.heldFrom(ctx, plan)
+		if err != nil {
+			return nil, err
+		}
 		if held == nil {
 			c.setTable(plan)
 			return plan, nil

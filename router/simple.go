@@ -128,6 +128,9 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 	if err := c.mayUse(ctx, plan, target.Shards); err != nil {
 		return err
 	}
+	if c.x.InBlock() || c.x.InImplicitBlock() {
+		c.noteUsed(plan)
+	}
 	switch {
 	case plan.Kind == planner.Copy && plan.Copy.Rows != nil:
 		if !c.x.InBlock() && !c.x.InImplicitBlock() {

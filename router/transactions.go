@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -47,6 +48,9 @@ func (c *Session) setModes(ctx context.Context, t *planner.Transaction) error {
 
 // commit commits the open block. A failed one is rolled back, which is no error.
 func (c *Session) commit(ctx context.Context) error {
+	if err := c.beforeCommit(ctx); err != nil {
+		return errors.Join(err, c.rollback(ctx))
+	}
 	committed, err := c.x.Commit(ctx)
 	return c.ended(ctx, committed, err)
 }
@@ -66,7 +70,8 @@ func (c *Session) ended(ctx context.Context, committed bool, err error) error {
 	c.settingsChanged()
 	c.forgetPortals()
 	c.tempsOld = len(c.temps) > 0 || c.tempsOld
-	if changed := c.changes.take(); changed && committed {
+	c.used = c.used[:0]
+	if c.afterCommit(ctx, committed, err) {
 		c.announceDDL(ctx)
 	}
 	return err
@@ -182,6 +187,10 @@ func (c *Session) releaseSavepoint(ctx context.Context, name string) error {
 	}
 	c.vars.released(c.x.Savepoints())
 	c.portalsReleased(c.x.Savepoints())
+	c.usedReleased(c.x.Savepoints())
+	if c.changes.work != nil {
+		c.changes.work.Released(c.x.Savepoints())
+	}
 	return nil
 }
 
@@ -196,6 +205,10 @@ func (c *Session) rollbackTo(ctx context.Context, name string) error {
 	c.vars.rolledBackTo(n)
 	c.settingsChanged()
 	c.portalsRolledBack(n)
+	c.usedRolledBack(n)
+	if c.changes.work != nil {
+		c.changes.work.RolledBackTo(ctx, n)
+	}
 	if c.changes.pending {
 		c.changes.note()
 	}

@@ -21,6 +21,22 @@ func (c *Session) held(plan *planner.Plan) *directory.Table {
 	return nil
 }
 
+// heldFrom is a table of the plan that is being changed and for whose change the session has to wait, or nil.
+func (c *Session) heldFrom(ctx context.Context, plan *planner.Plan) (*directory.Table, error) {
+	if c.held(plan) == nil {
+		return nil, nil
+	}
+	if err := c.x.DrainAll(ctx); err != nil { // what it has used before, it has really used
+		return nil, err
+	}
+	for _, name := range plan.Tables {
+		if t, ok := c.view.partitions.Table(name); ok && t.Hold != nil && !c.passes(t) {
+			return t, nil
+		}
+	}
+	return nil, nil
+}
+
 // setTable tells the executor which tables the statement is about, and which table's OID the columns of the result
 // may be given.
 func (c *Session) setTable(plan *planner.Plan) {

@@ -102,7 +102,7 @@ func NewPerformer(store *etcd.Store, pools *backend.Pools, owner string, log *sl
 
 func newPerformer(store *etcd.Store, barrier *fence.Fence, pools *backend.Pools, owner string, log *slog.Logger) (*schema.Performer, error) {
 	return schema.New(schema.Config{
-		Store: store, Fence: barrier, Dial: pools.Service, DialAs: pools.ServiceAs, Router: owner, Log: log,
+		Store: store, Fence: barrier, Dial: pools.Service, Router: owner, Log: log,
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner/catalog"
 )
 
@@ -45,12 +46,18 @@ func readObjects(ctx context.Context, conn *pgx.Conn) ([]catalog.Object, error) 
 	return objects, nil
 }
 
-// lacking are the objects that some shard does not have, or may not have.
-func (s *shardAnswers) lacking(home []catalog.Object) []catalog.Object {
+// lacking are the objects that some shard which holds a table of the map does not have, or may not have.
+func (s *shardAnswers) lacking(m *directory.Map, home []catalog.Object) []catalog.Object {
+	used := make(map[directory.ShardID]bool)
+	for i := range m.Tables {
+		for _, shard := range m.ShardsOf(&m.Tables[i]) {
+			used[shard] = true
+		}
+	}
 	var lacking []catalog.Object
 	for _, o := range home {
-		for _, has := range s.objects {
-			if !has[o] {
+		for shard, has := range s.objects {
+			if used[shard] && !has[o] {
 				lacking = append(lacking, o)
 				break
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,7 +31,7 @@ func Load(ctx context.Context, m *directory.Map, dial Dialer) (*catalog.Snapshot
 	if !ok {
 		return nil, fmt.Errorf("load catalog of %s: home shard %s is not in the map", m.Database, m.Home)
 	}
-	others := readShards(ctx, m, dial)
+	others := readShards(ctx, m, dial, nil)
 	conn, err := dial(ctx, *home, m.Database)
 	if err != nil {
 		others.wait()
@@ -54,11 +55,48 @@ func Load(ctx context.Context, m *directory.Map, dial Dialer) (*catalog.Snapshot
 	if err := tx.Commit(ctx); err != nil {
 		return nil, fmt.Errorf("end reading catalog on home shard %s: %w", m.Home, err)
 	}
+	return others.complete(m, data, objects), nil
+}
+
+// LoadWithin is Load as an open transaction sees it: the home shard and those of lent are read on the transaction's
+// own connections, the other shards on connections of dial.
+func LoadWithin(
+	ctx context.Context, m *directory.Map, dial Dialer, lent []directory.ShardID,
+	lend func(ctx context.Context, shard directory.ShardID, use func(*pgx.Conn) error) error,
+) (*catalog.Snapshot, error) {
+	others := readShards(ctx, m, dial, lent)
+	defer others.wait()
+	var data *catalog.Data
+	var objects []catalog.Object
+	err := lend(ctx, m.Home, func(conn *pgx.Conn) (err error) {
+		if data, err = read(ctx, conn); err == nil {
+			objects, err = readObjects(ctx, conn)
+		}
+		return err
+	})
+	for _, shard := range lent {
+		if err == nil && shard != m.Home {
+			err = lend(ctx, shard, func(conn *pgx.Conn) error {
+				answer, err := readShard(ctx, conn)
+				others.add(shard, answer, err)
+				return err
+			})
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read catalog of %s: %w", m.Database, err)
+	}
+	others.wait()
+	return others.complete(m, data, objects), nil
+}
+
+// complete builds the snapshot from what the home shard and the others have answered.
+func (s *shardAnswers) complete(m *directory.Map, data *catalog.Data, objects []catalog.Object) *catalog.Snapshot {
 	data.Version, data.Home, data.Database = m.CatalogVersion, m.Home, m.Database
-	data.ShardTypes, data.Unread = others.types, others.unread
-	data.HomeOnly = others.lacking(objects)
-	data.Relations = append(data.Relations, others.missing(data.Relations)...)
-	return catalog.New(*data), nil
+	data.ShardTypes, data.Unread = s.types, s.unread
+	data.HomeOnly = s.lacking(m, objects)
+	data.Relations = append(data.Relations, s.missing(data.Relations)...)
+	return catalog.New(*data)
 }
 
 // LoadOn reads the catalog as conn sees it, its open transaction's changes included; there are no OID
@@ -100,27 +138,39 @@ func (s *shardAnswers) missing(known []*catalog.Relation) []*catalog.Relation {
 	return missing
 }
 
-func readShards(ctx context.Context, m *directory.Map, dial Dialer) *shardAnswers {
+// readShards asks all shards but the home shard and those of but.
+func readShards(ctx context.Context, m *directory.Map, dial Dialer, but []directory.ShardID) *shardAnswers {
 	all := &shardAnswers{
 		types:   make(map[directory.ShardID][]catalog.ShardType),
 		objects: make(map[directory.ShardID]map[catalog.Object]bool),
 	}
 	for _, shard := range m.Shards {
-		if shard.ID == m.Home {
+		if shard.ID == m.Home || slices.Contains(but, shard.ID) {
 			continue
 		}
 		all.group.Go(func() {
-			types, objects, indexes, err := readShard(ctx, shard, m.Database, dial)
-			all.mu.Lock()
-			defer all.mu.Unlock()
-			if err != nil {
-				all.unread = append(all.unread, shard.ID)
-			}
-			all.types[shard.ID], all.indexes = types, append(all.indexes, indexes...)
-			all.objects[shard.ID] = objects
+			answer, err := dialAndRead(ctx, shard, m.Database, dial)
+			all.add(shard.ID, answer, err)
 		})
 	}
 	return all
+}
+
+// shardAnswer is what one shard answers.
+type shardAnswer struct {
+	types   []catalog.ShardType
+	objects map[catalog.Object]bool
+	indexes []*catalog.Relation
+}
+
+func (s *shardAnswers) add(shard directory.ShardID, answer shardAnswer, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.unread = append(s.unread, shard)
+	}
+	s.types[shard], s.indexes = answer.types, append(s.indexes, answer.indexes...)
+	s.objects[shard] = answer.objects
 }
 
 const shardTypesQuery = `
@@ -128,38 +178,42 @@ SELECT n.nspname::text, t.typname::text, t.oid
 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 WHERE t.oid >= 12000 AND n.nspname !~ '^pg_(toast|temp)'`
 
-func readShard(
-	ctx context.Context, shard directory.Shard, database string, dial Dialer,
-) (types []catalog.ShardType, objects map[catalog.Object]bool, indexes []*catalog.Relation, err error) {
+func dialAndRead(ctx context.Context, shard directory.Shard, database string, dial Dialer) (shardAnswer, error) {
 	conn, err := dial(ctx, shard, database)
 	if err != nil {
 		var refused *pgconn.PgError
 		if errors.As(err, &refused) && refused.Code == "3D000" {
-			return nil, nil, nil, nil // the database is not there yet: no types
+			return shardAnswer{}, nil // the database is not there yet: no types
 		}
-		return nil, nil, nil, err
+		return shardAnswer{}, err
 	}
 	defer closeConn(ctx, conn)
+	return readShard(ctx, conn)
+}
+
+func readShard(ctx context.Context, conn *pgx.Conn) (shardAnswer, error) {
 	r := newReader()
+	var answer shardAnswer
 	batch := &pgx.Batch{}
 	queue(batch, shardTypesQuery, func(row pgx.CollectableRow) error {
 		t, err := pgx.RowToStructByPos[catalog.ShardType](row)
-		types = append(types, t)
+		answer.types = append(answer.types, t)
 		return err
 	})
 	queue(batch, indexesQuery, r.index)
 	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
-		return nil, nil, nil, err
+		return shardAnswer{}, err
 	}
 	all, err := readObjects(ctx, conn)
 	if err != nil {
-		return nil, nil, nil, err
+		return shardAnswer{}, err
 	}
-	objects = make(map[catalog.Object]bool, len(all))
+	answer.objects = make(map[catalog.Object]bool, len(all))
 	for _, o := range all {
-		objects[o] = true
+		answer.objects[o] = true
 	}
-	return types, objects, r.data.Relations, nil
+	answer.indexes = r.data.Relations
+	return answer, nil
 }
 
 func closeConn(ctx context.Context, conn *pgx.Conn) {

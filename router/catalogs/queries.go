@@ -51,12 +51,15 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.reltype
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'v') AND n.nspname IN ('pg_catalog', 'information_schema')`
 
+// pg_get_expr locks the table that it is given, so it would wait for a transaction that changes the table; but for
+// generated columns an expression of a column needs none.
+//
 // The columns that PostgreSQL 15 and 17 added to pg_collation and pg_database are read through jsonb, so
 // that one query serves all versions.
 const columnsQuery = `
 SELECT a.attrelid, a.attnum::int4, a.attname::text, a.atttypid, a.atttypmod, a.attnotnull, a.attisdropped,
        a.attgenerated <> '', a.attidentity::text, a.atthasdef,
-       coalesce(pg_catalog.pg_get_expr(ad.adbin, ad.adrelid), ''), a.attcollation,
+       coalesce(pg_catalog.pg_get_expr(ad.adbin, CASE WHEN a.attgenerated = '' THEN 0 ELSE ad.adrelid END), ''), a.attcollation,
        coalesce(l.collisdeterministic, true),
        coalesce(CASE WHEN l.oid = 100 THEN db.isc ELSE
            coalesce(pg_catalog.to_jsonb(l)->>'collcollate', pg_catalog.to_jsonb(l)->>'colllocale') IN ('C', 'POSIX')

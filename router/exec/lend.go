@@ -2,10 +2,12 @@ package exec
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,7 +22,7 @@ func (x *Executor) Lend(ctx context.Context, l *Link, use func(*pgx.Conn) error)
 		return err
 	}
 	l.unnamed = 0
-	lent := &lentConn{link: l}
+	lent := newLentConn(l)
 	config, err := pgx.ParseConfig("host=lent user=lent sslmode=disable")
 	if err != nil {
 		return fmt.Errorf("lend connection to shard %s: %w", l.shard, err)
@@ -33,6 +35,7 @@ func (x *Executor) Lend(ctx context.Context, l *Link, use func(*pgx.Conn) error)
 	if err == nil {
 		err = use(conn)
 	}
+	lent.end()
 	if l.conn.Broken() {
 		x.drop(l)
 	}
@@ -43,30 +46,88 @@ func (x *Executor) Lend(ctx context.Context, l *Link, use func(*pgx.Conn) error)
 }
 
 // lentConn is a link as a net.Conn. It answers the start-up message itself, as the link has long been started.
+//
+// When a write takes long, pgx reads in the background, and may go on to do so after the last answer. So a read
+// waits until an answer is due, and does not touch the link before: what comes later is not pgx's.
 type lentConn struct {
 	link     *Link
 	greeted  bool
 	buffered []byte
-	closed   bool
+	last     byte // type of the last frame in buffered
 	deadline time.Time
+
+	mu     sync.Mutex
+	change *sync.Cond
+	due    int // requests whose ReadyForQuery has not been read
+	closed bool
+}
+
+func newLentConn(l *Link) *lentConn {
+	c := &lentConn{link: l}
+	c.change = sync.NewCond(&c.mu)
+	return c
 }
 
 // Write passes on whole messages; pgx writes nothing else.
 func (c *lentConn) Write(b []byte) (int, error) {
-	switch {
-	case c.closed:
-		return 0, net.ErrClosed
-	case !c.greeted:
+	if !c.greeted {
 		c.greeted = true
 		c.greet()
+		c.expect(1)
 		return len(b), nil
-	case len(b) > 0 && b[0] == wire.TypeTerminate:
+	}
+	if c.isClosed() {
+		return 0, net.ErrClosed
+	}
+	if len(b) > 0 && b[0] == wire.TypeTerminate {
 		return len(b), nil // the link lives on
 	}
 	if err := c.link.conn.Write(b); err != nil {
 		return 0, err
 	}
+	requests := 0
+	for rest := b; len(rest) >= 5; {
+		if rest[0] == wire.TypeQuery || rest[0] == wire.TypeSync {
+			requests++
+		}
+		rest = rest[min(len(rest), 1+int(binary.BigEndian.Uint32(rest[1:]))):]
+	}
+	c.expect(requests)
 	return len(b), nil
+}
+
+func (c *lentConn) expect(answers int) {
+	c.mu.Lock()
+	c.due += answers
+	c.mu.Unlock()
+	c.change.Broadcast()
+}
+
+func (c *lentConn) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
+
+// end ends a read that waits in the background.
+func (c *lentConn) end() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.change.Broadcast()
+}
+
+// await waits until an answer is due.
+func (c *lentConn) await() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.due == 0 && !c.closed {
+		c.change.Wait()
+	}
+	if c.closed {
+		return net.ErrClosed
+	}
+	return nil
 }
 
 func (c *lentConn) greet() {
@@ -74,13 +135,15 @@ func (c *lentConn) greet() {
 	for name, value := range c.link.conn.ParameterStatuses {
 		c.buffered = wire.AppendParameterStatus(c.buffered, name, value)
 	}
-	c.buffered = wire.AppendReady(c.buffered, c.link.conn.TxStatus())
+	c.buffered, c.last = wire.AppendReady(c.buffered, c.link.conn.TxStatus()), wire.TypeReady
 }
 
 // Read returns what the server sends, frame by frame.
 func (c *lentConn) Read(b []byte) (int, error) {
-	if c.closed {
-		return 0, net.ErrClosed
+	if len(c.buffered) == 0 {
+		if err := c.await(); err != nil {
+			return 0, err
+		}
 	}
 	if len(c.buffered) == 0 {
 		if !c.deadline.IsZero() && !c.deadline.After(time.Now()) {
@@ -90,17 +153,21 @@ func (c *lentConn) Read(b []byte) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		c.buffered = append(c.buffered, frame.Raw...)
+		c.buffered, c.last = append(c.buffered, frame.Raw...), frame.Type
 	}
 	n := copy(b, c.buffered)
+	ready := n == len(c.buffered) && c.last == wire.TypeReady
 	c.buffered = c.buffered[:copy(c.buffered, c.buffered[n:])]
+	if ready {
+		c.expect(-1)
+	}
 	return n, nil
 }
 
 // Close gives up: pgx closes a connection only after an error, when its state is not known.
 func (c *lentConn) Close() error {
-	if !c.closed {
-		c.closed = true
+	if !c.isClosed() {
+		c.end()
 		c.link.conn.MarkBroken()
 	}
 	return nil

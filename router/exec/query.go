@@ -17,8 +17,8 @@ type QueryOptions struct {
 	// Part, unless nil, is all of the text that the client sent.
 	Part     *Part
 	ReadOnly bool
-	// Silent keeps the answer from the client.
-	Silent bool
+	// Silent keeps the answer from the client, but for notices if Notices is set.
+	Silent, Notices bool
 }
 
 // Query relays a text of the simple protocol to one shard, and its answer up to ReadyForQuery. An error of
@@ -32,7 +32,7 @@ func (x *Executor) Query(ctx context.Context, l *Link, sql string, o QueryOption
 	l.alone = true
 	l.rows.none()
 	l.unnamed = 0
-	x.queueQuery(l, sql, step{kind: stepQuery, shift: o.Shift, noPosition: o.NoPosition, part: o.Part, silent: o.Silent, hold: l.unsettled})
+	x.queueQuery(l, sql, step{kind: stepQuery, shift: o.Shift, noPosition: o.NoPosition, part: o.Part, silent: o.Silent, notices: o.Notices, hold: l.unsettled})
 	hold := l.unsettled
 	x.heldTag = x.heldTag[:0]
 	err := x.run(ctx, l)

@@ -31,6 +31,7 @@ const (
 type step struct {
 	kind      stepKind
 	silent    bool       // the answer is not for the client
+	notices   bool       // but its notices are
 	key       string     // stepParse: content to confirm; "" for the unnamed statement
 	statement *Statement // stepParse: what is parsed
 	own       []byte     // stepLocal
@@ -224,7 +225,7 @@ func (x *Executor) answer(l *Link, s *step, frame wire.Frame, mute bool) (done b
 		}
 		return false, x.relayRow(l, s, frame)
 	case wire.TypeNotice:
-		if !silent {
+		if !silent || s.notices && !mute {
 			return false, x.relayNotice(s, frame)
 		}
 	case wire.TypeParameterStatus:

@@ -15,54 +15,6 @@ import (
 	"github.com/shardyard/shardyard/router/pgerr"
 )
 
-// DDL runs one DDL statement on the sharded and pinned tables that it is about, on all shards that hold them,
-// wholly or not at all. A shard's error is returned as it is. It returns when every live router works with
-// the new map.
-func (p *Performer) DDL(ctx context.Context, r Request) (*Result, error) {
-	result, err := p.ddl(ctx, r)
-	return result, withoutPosition(err)
-}
-
-func (p *Performer) ddl(ctx context.Context, r Request) (result *Result, err error) {
-	if r.InTransaction {
-		return nil, inTransaction(r.Tag + " on a sharded table")
-	}
-	if err := refuseForm(r); err != nil {
-		return nil, err
-	}
-	m, err := p.config.Store.LoadMap(ctx, r.Database)
-	if err != nil {
-		return nil, err
-	}
-	if len(r.Tables) == 0 {
-		return p.objectDDL(ctx, m, r)
-	}
-	holders, err := holdersOf(m, r.Tables)
-	if err != nil {
-		return nil, err
-	}
-	if err := p.syncRoles(ctx, m, holders); err != nil {
-		return nil, err
-	}
-	op := p.newOperation(m, r.Tag+" "+r.Tables[0].String(), r.Tables, changedShards(m.Home, holders))
-	defer func() { op.end(ctx, err) }()
-	if err := op.setHold(ctx); err != nil {
-		return nil, err
-	}
-	d := &ddl{operation: op, request: r, holders: holders, sums: make(map[directory.TableName]string)}
-	decision, err := d.run(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := op.prepare(ctx); err != nil {
-		return nil, err
-	}
-	if err := op.decide(ctx, decision...); err != nil {
-		return nil, err
-	}
-	return &Result{Tag: r.Tag, Notices: d.notices}, nil
-}
-
 // refuseForm refuses statements that cannot run in a transaction.
 func refuseForm(r Request) error {
 	if strings.Contains(strings.ToLower(r.SQL), "concurrently") && (strings.HasSuffix(r.Tag, "INDEX") || r.Tag == "ALTER TABLE") {
@@ -94,142 +46,169 @@ func holdersOf(m *directory.Map, tables []directory.TableName) ([]directory.Shar
 	return holders, nil
 }
 
-// ddl is one DDL statement on tables.
-type ddl struct {
-	*operation
+// work is one statement of a transaction.
+type work struct {
+	t       *Transaction
+	links   Links
+	m       *directory.Map // as the transaction sees it
 	request Request
 	holders []directory.ShardID
-	notices []string
 
 	before map[directory.TableName]*definition // on the first holder
 	after  map[directory.TableName]*definition // by the name before; nil: dropped
 	sums   map[directory.TableName]string      // of the rows of reference tables whose columns changed
 }
 
-func (d *ddl) run(ctx context.Context) ([]directory.Change, error) {
-	if err := d.reached("run"); err != nil {
-		return nil, err
-	}
-	needs, err := d.needs(ctx)
+// tables runs the statement on all shards that hold its tables.
+func (w *work) tables(ctx context.Context) error {
+	needs, err := w.needs(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for i, shard := range d.holders {
-		before, after, err := d.runOn(ctx, shard, needs)
+	for i, shard := range w.holders {
+		before, after, err := w.runOn(ctx, shard, needs)
 		if err != nil {
-			return nil, err
-		}
-		if err := d.checkCopies(ctx, shard, before, after); err != nil {
-			return nil, err
+			return err
 		}
 		if i == 0 {
-			d.before, d.after = before, after
+			w.before, w.after = before, after
 			// Before the other shards, where a table that is not on them fails with less of a reason.
-			if err := d.check(ctx); err != nil {
-				return nil, err
+			if err := w.check(ctx); err != nil {
+				return err
 			}
 			continue
 		}
-		if err := d.compare(shard, after); err != nil {
-			return nil, err
+		if err := w.compare(shard, after); err != nil {
+			return err
 		}
 	}
-	if !slices.Contains(d.holders, d.m.Home) {
-		if err := d.followAtHome(ctx); err != nil {
-			return nil, err
-		}
+	if slices.Contains(w.holders, w.m.Home) {
+		return nil
 	}
-	return d.decision(), nil
+	return w.followAtHome(ctx)
 }
 
-func (d *ddl) reached(step string) error { return d.p.reached(step) }
-
-// needs are the user objects of the home shard that the statement names: another shard may lack them.
-func (d *ddl) needs(ctx context.Context) ([]need, error) {
-	conn, err := d.p.dial(ctx, d.m, d.m.Home, "shardyard-look")
-	if err != nil {
-		return nil, err
-	}
-	defer d.p.close(ctx, conn)
-	snapshot, err := catalogs.LoadOn(ctx, conn)
-	if err != nil {
-		return nil, err
-	}
-	if !strings.HasPrefix(d.request.Tag, "ALTER TABLE") && !strings.HasPrefix(d.request.Tag, "CREATE") {
+// needs are the user objects of the home shard that the statement names: another shard may lack them. What
+// the transaction itself has made is on all shards already.
+func (w *work) needs(ctx context.Context) ([]need, error) {
+	r := w.request
+	if !r.Lacking || !strings.HasPrefix(r.Tag, "ALTER TABLE") && !strings.HasPrefix(r.Tag, "CREATE") {
 		return nil, nil
 	}
-	functions, types := snapshot.Named(d.request.SQL)
+	conn, err := w.t.p.dial(ctx, w.m, w.m.Home, "shardyard-look")
+	if err != nil {
+		return nil, err
+	}
+	defer w.t.p.close(ctx, conn)
+	// The client's transaction may have locked what is read here; what it has changed is on all shards anyway.
+	if _, err := conn.Exec(ctx, fmt.Sprintf("SET lock_timeout = '%dms'", w.t.p.config.LockTimeout.Milliseconds())); err != nil {
+		return nil, err
+	}
+	snapshot, err := catalogs.LoadOn(ctx, conn)
+	if isState(err, "55P03") {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	functions, types := snapshot.Named(r.SQL)
 	all, err := dependenciesOfNamed(ctx, conn, snapshot, functions, types)
 	if err != nil {
 		return nil, err
 	}
 	var schemas []dependency
-	for _, name := range snapshot.SchemasNamed(d.request.SQL) {
+	for _, name := range snapshot.SchemasNamed(r.SQL) {
 		schemas = append(schemas, dependency{Kind: "schema", Identity: directory.QuoteIdentifier(name)})
 	}
 	return defineAll(ctx, conn, append(schemas, all...))
 }
 
-// runOn runs the statement on one shard as the user, and describes the tables before and after.
-func (d *ddl) runOn(ctx context.Context, shard directory.ShardID, needs []need) (before, after map[directory.TableName]*definition, err error) {
-	if err := d.reached("run " + string(shard)); err != nil {
+// runOn runs the statement on one shard, and describes the tables before and after.
+func (w *work) runOn(ctx context.Context, shard directory.ShardID, needs []need) (before, after map[directory.TableName]*definition, err error) {
+	if err := w.t.p.reached("run " + string(shard)); err != nil {
 		return nil, nil, err
 	}
-	if shard != d.m.Home {
-		if err := d.p.bringFirst(ctx, d.m, shard, needs); err != nil {
+	if shard != w.m.Home {
+		if err := w.t.p.bringFirst(ctx, w.m, shard, needs); err != nil {
 			return nil, nil, err
 		}
 	}
-	conn, err := d.beginAs(ctx, shard, d.request)
+	oids := make(map[directory.TableName]uint32)
+	before, after = make(map[directory.TableName]*definition), make(map[directory.TableName]*definition)
+	err = w.inside(ctx, shard, func(conn *pgx.Conn) error {
+		for _, name := range w.request.Tables {
+			oid, d, err := describeNamed(ctx, conn, name)
+			if err != nil {
+				return err
+			}
+			oids[name], before[name] = oid, d
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, nil, err
 	}
-	d.wrote = append(d.wrote, shard)
-	oids := make(map[directory.TableName]uint32)
-	before = make(map[directory.TableName]*definition)
-	for _, name := range d.tables {
-		if before[name], err = describe(ctx, conn, name); err != nil {
-			return nil, nil, err
-		}
-		var oid uint32
-		if err := conn.QueryRow(ctx, "SELECT $1::text::pg_catalog.regclass::oid", name.String()).Scan(&oid); err != nil {
-			return nil, nil, err
-		}
-		oids[name] = oid
-	}
-	if err := d.runAs(ctx, conn); err != nil {
+	if err := w.run(ctx, shard, shard == w.holders[0]); err != nil {
 		return nil, nil, err
 	}
-	after = make(map[directory.TableName]*definition)
-	for name, oid := range oids {
-		if after[name], err = describeByOID(ctx, conn, oid); err != nil {
-			return nil, nil, err
+	err = w.inside(ctx, shard, func(conn *pgx.Conn) error {
+		for name, oid := range oids {
+			if after[name], err = describeByOID(ctx, conn, oid); err != nil {
+				return err
+			}
 		}
-	}
-	return before, after, nil
+		return w.checkCopies(ctx, conn, shard, before, after)
+	})
+	return before, after, err
 }
 
-// runAs runs the statement with the session's settings and search path on a connection of beginAs.
-func (d *ddl) runAs(ctx context.Context, conn *pgx.Conn) error {
-	r := d.request
-	if err := applySettings(ctx, conn, r.Settings, true); err != nil {
+// run runs the client's statement on a shard, with a bound on its waits for locks: what holds the lock may be
+// a transaction that waits for this one on another shard.
+func (w *work) run(ctx context.Context, shard directory.ShardID, told bool) error {
+	w.t.shards = appendNew(w.t.shards, shard)
+	var before string
+	err := w.links.Lend(ctx, shard, func(conn *pgx.Conn) error {
+		if err := conn.QueryRow(ctx, "SELECT pg_catalog.current_setting('lock_timeout')").Scan(&before); err != nil || before != "0" {
+			return err // the client has a bound of its own
+		}
+		return setLocal(ctx, conn, "lock_timeout", fmt.Sprintf("%dms", w.t.p.config.LockTimeout.Milliseconds()*int64(w.t.p.config.LockAttempts)))
+	})
+	if err != nil {
 		return err
 	}
-	quoted := make([]string, len(r.SearchPath))
-	for i, schema := range r.SearchPath {
-		quoted[i] = `"` + strings.ReplaceAll(schema, `"`, `""`) + `"`
-	}
-	if _, err := conn.Exec(ctx, "SELECT pg_catalog.set_config('search_path', $1, true)", strings.Join(quoted, ", ")); err != nil {
+	if err := w.links.Run(ctx, shard, told); err != nil || before != "0" {
 		return err
 	}
-	if _, err := conn.Exec(ctx, "SET LOCAL check_function_bodies = on"); err != nil {
-		return err
-	}
-	// The extended protocol takes one statement only, whatever the text holds.
-	if err := conn.PgConn().ExecParams(ctx, r.SQL, nil, nil, nil, nil).Read().Err; err != nil {
-		return pgerr.Of(err)
+	return w.links.Lend(ctx, shard, func(conn *pgx.Conn) error { return setLocal(ctx, conn, "lock_timeout", before) })
+}
+
+func setLocal(ctx context.Context, conn *pgx.Conn, name, value string) error {
+	if _, err := conn.Exec(ctx, "SELECT pg_catalog.set_config($1, $2, true)", name, value); err != nil {
+		return fmt.Errorf("set %s: %w", name, err)
 	}
 	return nil
+}
+
+// inside lends the transaction's connection to a shard for what qualifies every name itself. The client's
+// settings are as before afterwards.
+func (w *work) inside(ctx context.Context, shard directory.ShardID, use func(*pgx.Conn) error) error {
+	return w.links.Lend(ctx, shard, func(conn *pgx.Conn) error {
+		var path, digits string
+		err := conn.QueryRow(ctx, "SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_setting('extra_float_digits')").Scan(&path, &digits)
+		if err != nil {
+			return err
+		}
+		if err := setLocal(ctx, conn, "search_path", ""); err != nil {
+			return err
+		}
+		if err := use(conn); err != nil {
+			return err
+		}
+		if err := setLocal(ctx, conn, "extra_float_digits", digits); err != nil {
+			return err
+		}
+		return setLocal(ctx, conn, "search_path", path)
+	})
 }
 
 // bringFirst makes the objects that the statement names and the shard lacks, in a transaction of its own by the
@@ -243,13 +222,26 @@ func (p *Performer) bringFirst(ctx context.Context, m *directory.Map, shard dire
 		return err
 	}
 	defer p.close(ctx, conn)
-	if err := run(ctx, conn, []string{"BEGIN", "SET LOCAL check_function_bodies = off", "SELECT pg_catalog.set_config('search_path', '', false)"}); err != nil {
+	// The client's own transaction may have changed one of the objects there.
+	timeout := fmt.Sprintf("SET LOCAL lock_timeout = '%dms'", p.config.LockTimeout.Milliseconds())
+	if err := run(ctx, conn, []string{"BEGIN", timeout, "SET LOCAL check_function_bodies = off", "SELECT pg_catalog.set_config('search_path', '', false)"}); err != nil {
 		return err
 	}
 	if err := bring(ctx, conn, shard, needs); err != nil {
 		return err
 	}
 	return run(ctx, conn, []string{"COMMIT"})
+}
+
+// describeNamed describes a table that the transaction holds, with its OID on the shard.
+func describeNamed(ctx context.Context, conn *pgx.Conn, name directory.TableName) (oid uint32, d *definition, err error) {
+	err = conn.QueryRow(ctx, `SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = $1 AND c.relname = $2`, name.Schema, name.Name).Scan(&oid)
+	if err != nil {
+		return 0, nil, fmt.Errorf("look for table %s: %w", name, err)
+	}
+	d, err = describe(ctx, conn, name)
+	return oid, d, err
 }
 
 // describeByOID describes the table with that OID under the name that it has now; nil if it is gone.
@@ -268,8 +260,8 @@ func describeByOID(ctx context.Context, conn *pgx.Conn, oid uint32) (*definition
 
 // compare refuses a statement that came out differently on another shard: names that Postgres chose, or
 // values that it computed.
-func (d *ddl) compare(shard directory.ShardID, after map[directory.TableName]*definition) error {
-	for name, first := range d.after {
+func (w *work) compare(shard directory.ShardID, after map[directory.TableName]*definition) error {
+	for name, first := range w.after {
 		other := after[name]
 		if (first == nil) != (other == nil) {
 			return pgerr.Newf("55000", "table %q exists on one shard only after the statement", name.Name)
@@ -277,12 +269,12 @@ func (d *ddl) compare(shard directory.ShardID, after map[directory.TableName]*de
 		if first == nil {
 			continue
 		}
-		if d.isReference(name) {
+		if w.isReference(name) {
 			first, other = first.mirrored(), other.mirrored()
 		}
 		if !first.equal(other) {
 			return pgerr.Unsupported(fmt.Sprintf("the statement does not make the same of table %q on all shards", name.Name),
-				"Name the constraints and indexes in it.").WithDetail(fmt.Sprintf("Shards %s and %s: %s", d.holders[0], shard, first.firstDifference(other)))
+				"Name the constraints and indexes in it.").WithDetail(fmt.Sprintf("Shards %s and %s: %s", w.holders[0], shard, first.firstDifference(other)))
 		}
 		for i := range first.Columns {
 			if first.Columns[i].Missing != other.Columns[i].Missing {
@@ -295,79 +287,59 @@ func (d *ddl) compare(shard directory.ShardID, after map[directory.TableName]*de
 }
 
 // followAtHome brings the placeholders on the home shard into line.
-func (d *ddl) followAtHome(ctx context.Context) error {
-	conn, err := d.begin(ctx, d.m.Home)
-	if err != nil {
-		return err
-	}
-	d.wrote = append(d.wrote, d.m.Home)
-	if _, err := conn.Exec(ctx, "SELECT pg_catalog.set_config('search_path', '', false)"); err != nil {
-		return err
-	}
-	for _, name := range d.tables {
-		if err := run(ctx, conn, follow(d.before[name], d.after[name])); err != nil {
-			return fmt.Errorf("change placeholder of %s on the home shard: %w", name, err)
+func (w *work) followAtHome(ctx context.Context) error {
+	w.t.shards = appendNew(w.t.shards, w.m.Home)
+	return w.inside(ctx, w.m.Home, func(conn *pgx.Conn) error {
+		for _, name := range w.request.Tables {
+			if err := run(ctx, conn, follow(w.before[name], w.after[name])); err != nil {
+				return fmt.Errorf("change placeholder of %s on the home shard: %w", name, err)
+			}
 		}
-	}
-	return nil
-}
-
-// decision notes in the holds what becomes of the tables.
-func (d *ddl) decision() []directory.Change {
-	var changes []directory.Change
-	for _, name := range d.tables {
-		hold := d.decidedHold()
-		switch after := d.after[name]; {
-		case after == nil:
-			hold.Drop = true
-		case after.Name != name:
-			hold.Rename = &after.Name
-		}
-		changes = append(changes, directory.SetHold{Table: name, Hold: hold})
-	}
-	return changes
+		return nil
+	})
 }
 
 // check holds the outcome against the rules of distributed tables.
-func (d *ddl) check(ctx context.Context) error {
-	there, err := catalogs.LoadOn(ctx, d.conns[d.holders[0]])
+func (w *work) check(ctx context.Context) error {
+	for _, harmless := range []string{"COMMENT", "GRANT", "REVOKE", "DROP ", "SECURITY LABEL"} {
+		if strings.HasPrefix(w.request.Tag, harmless) {
+			return nil
+		}
+	}
+	there, err := w.catalogOn(ctx, w.holders[0])
 	if err != nil {
 		return err
 	}
 	home := there
-	if d.holders[0] != d.m.Home {
-		if home, err = d.homeCatalog(ctx); err != nil {
+	if w.holders[0] != w.m.Home {
+		if home, err = w.catalogOn(ctx, w.m.Home); err != nil {
 			return err
 		}
 	}
-	for _, name := range d.tables {
-		if d.after[name] == nil {
+	for _, name := range w.request.Tables {
+		if w.after[name] == nil {
 			continue
 		}
-		table, _ := d.m.Table(name)
-		if err := checkOutcome(d.m, table, d.before[name], d.after[name], home, there); err != nil {
+		table, _ := w.m.Table(name)
+		if err := checkOutcome(w.m, table, w.before[name], w.after[name], home, there); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (d *ddl) isReference(name directory.TableName) bool {
-	t, ok := d.m.Table(name)
+func (w *work) isReference(name directory.TableName) bool {
+	t, ok := w.m.Table(name)
 	return ok && t.Kind == directory.TableReference
 }
 
-// homeCatalog is the home shard's catalog: as this statement's transaction sees it if it runs there.
-func (d *ddl) homeCatalog(ctx context.Context) (*catalog.Snapshot, error) {
-	if conn := d.conns[d.m.Home]; conn != nil {
-		return catalogs.LoadOn(ctx, conn)
-	}
-	conn, err := d.p.dial(ctx, d.m, d.m.Home, "shardyard-look")
-	if err != nil {
-		return nil, err
-	}
-	defer d.p.close(ctx, conn)
-	return catalogs.LoadOn(ctx, conn)
+// catalogOn is a shard's catalog as the transaction sees it.
+func (w *work) catalogOn(ctx context.Context, shard directory.ShardID) (snapshot *catalog.Snapshot, err error) {
+	err = w.links.Lend(ctx, shard, func(conn *pgx.Conn) error {
+		snapshot, err = catalogs.LoadOn(ctx, conn)
+		return err
+	})
+	return snapshot, err
 }
 
 // checkOutcome: the key must be as it was, and no rule may be broken.

@@ -76,7 +76,7 @@ func (d *definition) firstDifference(other *definition) string {
 // describe reads the definition of a table (or foreign table) in conn's transaction. It sets search_path to
 // nothing until the end of the transaction.
 func describe(ctx context.Context, conn *pgx.Conn, name directory.TableName) (*definition, error) {
-	if _, err := conn.Exec(ctx, "SELECT pg_catalog.set_config('search_path', '', false)"); err != nil {
+	if _, err := conn.Exec(ctx, "SELECT pg_catalog.set_config('search_path', '', true)"); err != nil {
 		return nil, err
 	}
 	d := &definition{Name: name}

@@ -118,12 +118,17 @@ func (b *bench) must(sql string) {
 
 func (b *bench) ddl(tag, sql string, tables ...string) error {
 	b.t.Helper()
-	r := Request{SQL: sql, Tag: tag, Database: b.database, User: "postgres", SearchPath: []string{"$user", "public"}}
-	for _, name := range tables {
-		r.Tables = append(r.Tables, directory.TableName{Schema: "public", Name: name})
+	return b.ddlOf(b.p, "postgres", tag, sql, tables...)
+}
+
+// ddlOf runs a statement as a transaction of a user.
+func (b *bench) ddlOf(p *Performer, user, tag, sql string, tables ...string) error {
+	b.t.Helper()
+	c := b.begin(p, user)
+	if err := c.run(tag, sql, tables...); err != nil {
+		return err
 	}
-	_, err := b.p.DDL(b.t.Context(), r)
-	return err
+	return c.commit()
 }
 
 func (b *bench) mustDDL(tag, sql string, tables ...string) {

@@ -1,7 +1,6 @@
 package schema
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -33,15 +32,20 @@ type operation struct {
 
 // newOperation names the change. shards are those that may take part.
 func (p *Performer) newOperation(m *directory.Map, reason string, tables []directory.TableName, shards []directory.ShardID) *operation {
-	var random [8]byte
-	_, _ = rand.Read(random[:]) // never fails
-	id := hex.EncodeToString(random[:])
+	id := newID()
 	op := &operation{p: p, m: m, id: id, tables: tables, conns: make(map[directory.ShardID]*pgx.Conn)}
 	op.hold = directory.Hold{ID: id, Reason: reason, Owner: p.config.Router, Shards: shards}
 	for _, shard := range shards {
 		op.hold.GIDs = append(op.hold.GIDs, gid(m.ClusterID, id, shard))
 	}
 	return op
+}
+
+// newID names a change.
+func newID() string {
+	var random [8]byte
+	_, _ = rand.Read(random[:]) // never fails
+	return hex.EncodeToString(random[:])
 }
 
 const gidPrefix = "shardyard:ddl:"
@@ -62,20 +66,9 @@ func (op *operation) setHold(ctx context.Context) error {
 	for _, table := range op.tables {
 		change = append(change, directory.SetHold{Table: table, Hold: op.hold})
 	}
-	waiting, cancel := context.WithTimeout(ctx, op.p.config.HoldTimeout)
-	defer cancel()
-	m, err := op.p.config.Fence.Publish(waiting, op.m.Database, op.hold.Shards, change)
+	m, err := op.p.publishHold(ctx, op.m.Database, op.hold.Shards, change)
 	if m != nil {
 		op.m = m
-	}
-	if errors.Is(err, directory.ErrHeld) {
-		return pgerr.Newf("55006", "the table is being changed by another session").WithDetail(err.Error()).
-			WithHint("Try again when that has ended.").Because(err)
-	}
-	var missing *etcd.NotAcknowledgedError
-	if errors.As(err, &missing) && ctx.Err() == nil {
-		return pgerr.New("55P03", "statements in flight did not end in time").WithDetail(missing.Error()).
-			WithHint("Try again when the long transactions on the table have ended.").Because(err)
 	}
 	return err
 }
@@ -87,35 +80,6 @@ func (op *operation) begin(ctx context.Context, shard directory.ShardID) (*pgx.C
 		return nil, err
 	}
 	return conn, op.start(ctx, shard, conn)
-}
-
-// beginAs is begin with the rights of a request's user, and no more than those.
-func (op *operation) beginAs(ctx context.Context, shard directory.ShardID, r Request) (*pgx.Conn, error) {
-	login := cmp.Or(r.SessionUser, r.User)
-	if op.p.config.DialAs != nil {
-		conn, err := op.p.dialAs(ctx, op.m, shard, login, applicationName(op.id))
-		if err != nil {
-			return nil, err
-		}
-		if err := op.start(ctx, shard, conn); err != nil || login == r.User {
-			return conn, err
-		}
-		return conn, run(ctx, conn, []string{"SET LOCAL ROLE " + directory.QuoteIdentifier(r.User)})
-	}
-	conn, err := op.begin(ctx, shard)
-	if err != nil {
-		return nil, err
-	}
-	var superuser bool
-	err = conn.QueryRow(ctx, "SELECT count(*) = 0 FROM pg_catalog.pg_roles WHERE rolname IN ($1, $2) AND NOT rolsuper", login, r.User).Scan(&superuser)
-	if err != nil {
-		return nil, err
-	}
-	if !superuser {
-		return nil, pgerr.New("42501", "only superusers may change sharded tables on this router").
-			WithHint("The router must be able to connect to the shards as the user for that; it has no credentials of other roles.")
-	}
-	return conn, run(ctx, conn, []string{"SET LOCAL SESSION AUTHORIZATION " + directory.QuoteIdentifier(r.User)})
 }
 
 func (op *operation) start(ctx context.Context, shard directory.ShardID, conn *pgx.Conn) error {

@@ -26,10 +26,6 @@ type Config struct {
 	Fence *fence.Fence
 	// Dial opens connections of the service role, a superuser, to the shards.
 	Dial fence.Dialer
-	// DialAs opens a connection that is authenticated as the user, for DDL on sharded tables: it may run code
-	// of the user (ALTER COLUMN … USING f()), which on a connection of the service role could take its rights
-	// (RESET SESSION AUTHORIZATION). Defaults to none: then only superusers may run such DDL.
-	DialAs func(ctx context.Context, shard directory.Shard, database, user string) (*pgx.Conn, error)
 	// Router is the name of this router: the owner of the holds that it sets.
 	Router string
 	// LockTimeout bounds each wait for a lock on a table. Defaults to 3s.
@@ -200,19 +196,6 @@ func (p *Performer) dial(ctx context.Context, m *directory.Map, id directory.Sha
 	conn, err := p.config.Dial(ctx, *shard, m.Database)
 	if err != nil {
 		return nil, fmt.Errorf("connect to shard %s: %w", id, err)
-	}
-	return p.named(ctx, conn, id, name)
-}
-
-// dialAs is dial for a user's own connection.
-func (p *Performer) dialAs(ctx context.Context, m *directory.Map, id directory.ShardID, user, name string) (*pgx.Conn, error) {
-	shard, ok := m.Shard(id)
-	if !ok {
-		return nil, fmt.Errorf("connect to shard %s: not in the map", id)
-	}
-	conn, err := p.config.DialAs(ctx, *shard, m.Database, user)
-	if err != nil {
-		return nil, fmt.Errorf("connect to shard %s as %s: %w", id, user, err)
 	}
 	return p.named(ctx, conn, id, name)
 }

@@ -36,9 +36,12 @@ func (p *Performer) Recover(ctx context.Context, database string) error {
 	var failed error
 	for _, left := range p.leftovers(m, alive) {
 		p.config.Log.InfoContext(ctx, "recovering a change", "hold", left.hold.ID, "decided", left.hold.Decided)
-		if left.hold.Decided {
+		switch {
+		case left.hold.Decided:
 			err = p.finish(ctx, m, left.hold, left.tables)
-		} else {
+		case len(left.hold.XIDs) > 0:
+			err = p.recoverTransaction(ctx, m, left)
+		default:
 			err = p.undo(ctx, m, left.hold, left.tables)
 		}
 		failed = errors.Join(failed, err)
@@ -46,9 +49,26 @@ func (p *Performer) Recover(ctx context.Context, database string) error {
 	return errors.Join(failed, p.sweep(ctx, m))
 }
 
+// recoverTransaction ends the holds of a client's transaction whose commit had begun. Its router's connections are
+// terminated, unless that lives; what is prepared is ended by the recovery of two-phase commits.
+func (p *Performer) recoverTransaction(ctx context.Context, m *directory.Map, left *leftover) error {
+	ctx, cancel := p.cleanup(ctx)
+	defer cancel()
+	done, err := p.conclude(ctx, m, left.ended)
+	if done || err != nil {
+		return err
+	}
+	if err := p.config.Fence.Settle(ctx, m, left.hold.Shards); err != nil {
+		return err
+	}
+	_, err = p.conclude(ctx, m, left.ended) // what is still in doubt is looked at again by the next Recover
+	return err
+}
+
 type leftover struct {
 	hold   directory.Hold
 	tables []directory.TableName
+	ended  []endedHold
 }
 
 // leftovers are the holds that nobody is working on.
@@ -67,6 +87,7 @@ func (p *Performer) leftovers(m *directory.Map, alive map[string]bool) []*leftov
 			all = append(all, left)
 		}
 		left.tables = append(left.tables, t.Name)
+		left.ended = append(left.ended, endedHold{t.Name, *t.Hold})
 	}
 	return all
 }

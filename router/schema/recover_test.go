@@ -80,25 +80,95 @@ func TestCrashOfShardTable(t *testing.T) {
 	}
 }
 
+// TestCrashOfDDL: a router dies at every step of a client's transaction; when what it left prepared is resolved, the
+// hold ends as the shards say.
 func TestCrashOfDDL(t *testing.T) {
 	b := newBench(t)
 	b.exec(b.home(), "CREATE TABLE t (id int PRIMARY KEY)")
 	b.must("SHARD TABLE t BY HASH (id)")
-	alter := func(p *Performer, sql string) error {
-		_, err := p.DDL(t.Context(), Request{
-			SQL: sql, Tag: "ALTER TABLE", Database: b.database, User: "postgres", SearchPath: []string{"public"},
-			Tables: []directory.TableName{{Schema: "public", Name: "t"}},
-		})
-		return err
+	victim := func(p *Performer, c *client, i int) error {
+		if err := c.run("ALTER TABLE", fmt.Sprintf("ALTER TABLE t ADD COLUMN c%d int", i), "t"); err != nil {
+			return err
+		}
+		if err := c.run("ALTER TABLE", fmt.Sprintf("ALTER TABLE t RENAME TO t%d", i), "t"); err != nil {
+			return err
+		}
+		return c.commit()
 	}
-	names := steps(t, b.p, func() error { return alter(b.p, "ALTER TABLE t ADD COLUMN x int") })
+	names := steps(t, b.p, func() error { return victim(b.p, b.begin(b.p, "postgres"), 0) })
+	b.mustDDL("ALTER TABLE", "ALTER TABLE t0 RENAME TO t", "t0")
+	if len(names) < 8 {
+		t.Fatalf("steps are %v", names)
+	}
 	for i, step := range names {
+		i++
 		before := len(b.alike("t", 0, 1, 2).Columns)
-		b.crashAt(step, func(p *Performer) error { return alter(p, fmt.Sprintf("ALTER TABLE t ADD COLUMN c%d int", i)) })
-		after := len(b.alike("t", 0, 1, 2).Columns)
-		if decided := step == "commit" || step == "clear"; decided != (after == before+1) {
+		p := b.performer("victim")
+		seen := 0
+		p.step = func(name string) error {
+			if name == step {
+				if seen++; seen > strings.Count(strings.Join(names[:i-1], "|")+"|", step+"|") {
+					return errCrash
+				}
+			}
+			return nil
+		}
+		c := b.begin(p, "postgres")
+		if err := victim(p, c, i); !errors.Is(err, errCrash) && step != "conclude" {
+			t.Fatalf("at %s: %v", step, err)
+		}
+		recovered := func() {
+			t.Helper()
+			if err := b.p.Recover(t.Context(), b.database); err != nil {
+				t.Fatalf("recover from %s: %v", step, err)
+			}
+		}
+		recovered()
+		committed := strings.HasPrefix(step, "COMMIT") || step == "conclude"
+		if strings.HasPrefix(step, "PREPARE") || strings.HasPrefix(step, "COMMIT") && step != names[len(names)-2] {
+			if table, ok := b.load().Table(directory.TableName{Schema: "public", Name: "t"}); !ok || table.Hold == nil {
+				t.Errorf("the hold ended at %s with a part in doubt", step)
+			}
+		}
+		c.resolve(map[bool]string{true: "COMMIT", false: "ROLLBACK"}[committed])
+		recovered()
+		b.settled()
+		name := "t"
+		if committed {
+			name = fmt.Sprintf("t%d", i)
+		}
+		if _, ok := b.load().Table(directory.TableName{Schema: "public", Name: name}); !ok {
+			t.Fatalf("after a crash at %s the map has %+v", step, b.load().Tables)
+		}
+		after := len(b.alike(name, 0, 1, 2).Columns)
+		if committed != (after == before+1) {
 			t.Errorf("after a crash at %s there are %d columns, before %d", step, after, before)
 		}
+		if committed {
+			b.mustDDL("ALTER TABLE", "ALTER TABLE "+name+" RENAME TO t", name)
+		}
+	}
+}
+
+// TestGivenUpTransactionCannotCommit: a router that was taken for dead must not commit what it held.
+func TestGivenUpTransactionCannotCommit(t *testing.T) {
+	b := newBench(t)
+	b.exec(b.home(), "CREATE TABLE t (id int PRIMARY KEY)")
+	b.must("SHARD TABLE t BY HASH (id)")
+	slow := b.performer("slow")
+	c := b.begin(slow, "postgres")
+	if err := c.run("ALTER TABLE", "ALTER TABLE t ADD COLUMN c int", "t"); err != nil {
+		t.Fatal(explain(err))
+	}
+	if err := b.p.Recover(t.Context(), b.database); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.commit(); pgerr.Of(err).Code != pgerr.StaleMap {
+		t.Errorf("the slow router got %v", err)
+	}
+	b.settled()
+	if len(b.alike("t", 0, 1, 2).Columns) != 1 {
+		t.Error("the slow router's change is there")
 	}
 }
 

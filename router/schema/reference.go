@@ -300,13 +300,12 @@ func checkCapture(ctx context.Context, conn *pgx.Conn, name directory.TableName)
 
 // checkCopies holds a statement on reference tables against what only they need, after it ran on a shard: the capture
 // stands, and new columns and types have given the rows the same values on every shard.
-func (d *ddl) checkCopies(ctx context.Context, shard directory.ShardID, before, after map[directory.TableName]*definition) error {
-	conn := d.conns[shard]
-	for _, name := range d.tables {
-		if !d.isReference(name) || after[name] == nil {
+func (w *work) checkCopies(ctx context.Context, conn *pgx.Conn, shard directory.ShardID, before, after map[directory.TableName]*definition) error {
+	for _, name := range w.request.Tables {
+		if !w.isReference(name) || after[name] == nil {
 			continue
 		}
-		if shard == d.m.Home {
+		if shard == w.m.Home {
 			if err := checkCapture(ctx, conn, after[name].Name); err != nil {
 				return err
 			}
@@ -318,11 +317,11 @@ func (d *ddl) checkCopies(ctx context.Context, shard directory.ShardID, before, 
 		if err != nil {
 			return err
 		}
-		if first, ok := d.sums[name]; ok && first != sum {
+		if first, ok := w.sums[name]; ok && first != sum {
 			return pgerr.Unsupported(fmt.Sprintf("the statement gives the rows of reference table %q other values on each shard", name.Name),
 				"Add the column without a default (or a sequence), set the default in a second statement, and UPDATE the rows.")
 		}
-		d.sums[name] = sum
+		w.sums[name] = sum
 	}
 	return nil
 }

@@ -14,21 +14,21 @@ type Request struct {
 	// Tag is the command tag, "ALTER TABLE" for example (DDL only).
 	Tag string
 	// Tables are the sharded and pinned tables that the statement is about (DDL only). Empty when it is
-	// about another object (a type, a function): then it runs on the home shard and on every shard
-	// where the object is.
+	// about another object (a type, a function): then it runs on every shard that holds a table of the map.
 	Tables []directory.TableName
+	// Alters (DDL only): it changes or drops an object that any table or plan may rest on.
+	Alters bool
+	// Lacking (DDL only): some shard may lack objects of the home shard that the statement needs.
+	Lacking bool
 	// Database that the session is connected to.
 	Database string
-	// User is the session's current role: the statement runs with its rights.
+	// User is the session's current role.
 	User string
-	// SessionUser is the role that the session logged in as; User was set from it by SET ROLE. Defaults to User.
-	SessionUser string
 	// SearchPath as written ("$user" included).
 	SearchPath []string
-	// Settings of the session that change what a statement means (TimeZone, DateStyle, …); set for the
-	// transaction on every shard.
+	// Settings of the session that change what a statement means (TimeZone, DateStyle, …).
 	Settings map[string]string
-	// InTransaction: the session is inside a transaction block, where neither Perform nor DDL can work (25001).
+	// InTransaction: the session is inside a transaction block, where Perform cannot work (25001).
 	InTransaction bool
 
 	directory *shardsql.DirectoryTable // what Statement was made of, if it is by DIRECTORY

@@ -159,6 +159,15 @@ func TestDevStartsAgainOnItsData(t *testing.T) {
 	if !strings.Contains(first, "customers") || !strings.Contains(first, "refused (0A000)") {
 		t.Errorf("the tour shows too little:\n%s", first)
 	}
+	for _, want := range []string{"decided_by | prepared | outcome", "s1         | {s2}     | commit", "sum of balance: 1000",
+		"Ada   | 380", "Cleo  | 620", "(3) | s3"} {
+		if !strings.Contains(first, want) {
+			t.Errorf("the tour does not show %q:\n%s", want, first)
+		}
+	}
+	if got := strings.Count(first, "sum of balance: 1000"); got != 2 {
+		t.Errorf("the sum is the same %d times, before and after the transfer it should be:\n%s", got, first)
+	}
 	if second := run(); second != first {
 		t.Errorf("after a restart the tour shows\n%s\nnot\n%s", second, first)
 	}

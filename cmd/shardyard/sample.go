@@ -52,16 +52,41 @@ var sampleSchema = []string{
 	`SHARD TABLE audit_log ON s3`,
 }
 
+// sampleAdditions came to the shop later: a folder of --data may have a shop without them.
+var sampleAdditions = []string{
+	`CREATE TABLE countries (code text PRIMARY KEY, name text NOT NULL, currency text NOT NULL)`,
+	`INSERT INTO countries (code, name, currency) VALUES ('br', 'Brazil', 'BRL'), ('de', 'Germany', 'EUR'),
+	   ('fr', 'France', 'EUR'), ('it', 'Italy', 'EUR'), ('jp', 'Japan', 'JPY'), ('us', 'United States', 'USD')`,
+	`SHARD TABLE countries AS REFERENCE`,
+	`ALTER TABLE users ADD FOREIGN KEY (country) REFERENCES countries (code)`,
+
+	`CREATE TABLE accounts (
+	   id int PRIMARY KEY, owner text NOT NULL, balance bigint NOT NULL CHECK (balance >= 0))`,
+	`SHARD TABLE accounts BY RANGE (id) (
+	   PARTITION north VALUES LESS THAN (1000)     PLACEMENT POLICY = s1,
+	   PARTITION south VALUES LESS THAN (2000)     PLACEMENT POLICY = s2,
+	   PARTITION later VALUES LESS THAN (MAXVALUE) PLACEMENT POLICY = s3)`,
+	`INSERT INTO accounts (id, owner, balance) VALUES (1, 'Ada', 500), (2, 'Bo', 500), (1001, 'Cleo', 500),
+	   (1002, 'Dan', 500), (2001, 'Eve', 500), (2002, 'Finn', 500)`,
+
+	`CREATE TABLE tenants (tenant_id int PRIMARY KEY, name text NOT NULL)`,
+	`SHARD TABLE tenants BY DIRECTORY (tenant_id) ASSIGN ROUND ROBIN`,
+	`INSERT INTO tenants (tenant_id, name) VALUES (1, 'Acme'), (2, 'Bolt'), (3, 'Crate'), (4, 'Dune'),
+	   (5, 'Ember'), (6, 'Flint'), (7, 'Grove'), (8, 'Helm')`,
+}
+
 // Rows of the sample, ten thousand in all.
 const (
 	sampleCustomers         = 1000
 	sampleOrdersPerCustomer = 6
-	sampleEvents            = 1500
+	sampleEvents            = 1480
 	sampleUsers             = 900
 	sampleSessions          = 500
 	sampleSettings          = 20
 	sampleAudit             = 80
-	sampleRows              = sampleCustomers*(1+sampleOrdersPerCustomer) + sampleEvents + sampleUsers + sampleSessions + sampleSettings + sampleAudit
+	sampleAdded             = 20 // by sampleAdditions
+	sampleRows              = sampleCustomers*(1+sampleOrdersPerCustomer) + sampleEvents + sampleUsers + sampleSessions +
+		sampleSettings + sampleAudit + sampleAdded
 	// sampleWriters is how many connections fill the tables at once.
 	sampleWriters = 12
 )
@@ -74,19 +99,35 @@ func createSample(ctx context.Context, connString string, seed uint64, progress 
 		return fmt.Errorf("connect to the router: %w", err)
 	}
 	defer closeConn(ctx, conn)
-	var exists bool
-	if err := conn.QueryRow(ctx, `SELECT to_regclass('public.audit_log') IS NOT NULL`).Scan(&exists); err != nil {
+	var shop, additions bool
+	err = conn.QueryRow(ctx, `SELECT to_regclass('public.audit_log') IS NOT NULL, to_regclass('public.tenants') IS NOT NULL`).
+		Scan(&shop, &additions)
+	if err != nil {
 		return fmt.Errorf("look for the sample: %w", err)
 	}
-	if exists {
+	if !shop {
+		if err := runStatements(ctx, conn, sampleSchema); err != nil {
+			return err
+		}
+	}
+	if !additions {
+		if err := runStatements(ctx, conn, sampleAdditions); err != nil {
+			return err
+		}
+	}
+	if shop {
 		return nil
 	}
-	for _, statement := range sampleSchema {
+	return fillSample(ctx, connString, sampleBatches(seed), progress)
+}
+
+func runStatements(ctx context.Context, conn *pgx.Conn, statements []string) error {
+	for _, statement := range statements {
 		if _, err := conn.Exec(ctx, statement, pgx.QueryExecModeSimpleProtocol); err != nil {
 			return fmt.Errorf("create the sample: %w\n%s", err, statement)
 		}
 	}
-	return fillSample(ctx, connString, sampleBatches(seed), progress)
+	return nil
 }
 
 // fillSample runs the batches, each in a transaction on one shard.
@@ -111,7 +152,7 @@ func fillSample(ctx context.Context, connString string, batches []*pgx.Batch, pr
 	counted := make(chan struct{})
 	go func() {
 		defer close(counted)
-		done := 0
+		done := sampleAdded
 		for rows := range finished {
 			done += rows
 			progress(done, sampleRows)

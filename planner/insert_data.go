@@ -34,6 +34,7 @@ type InsertData struct {
 	shared  []int            // parameters that stand in several places, or in a value that is computed
 	columns []string         // that the values of a row are for, in their order
 	clocks  []ValueRef       // texts that must not stand for the present, on several shards
+	tail    []tailEdit       // what differs behind the rows, in the text's order
 }
 
 // SuppliedColumn is a column that gets computed values.
@@ -51,7 +52,7 @@ type SuppliedColumn struct {
 
 // SuppliedValue is one computed value.
 type SuppliedValue struct {
-	Row, Column int  // Column is the index in InsertData.Supplied
+	Row, Column int  // Row is -1 behind the rows; Column is the index in InsertData.Supplied
 	Default     bool // computed from the column's default, not from what the row gives
 }
 
@@ -155,6 +156,10 @@ func (pl *Plan) Asking() *Plan {
 	}
 	data.Routing = len(data.Values)
 	data.Values = append(data.Values, pl.Insert.Values[pl.Insert.Routing:]...)
+	data.tail = slices.Clone(data.tail)
+	for i := range data.tail {
+		data.tail[i].value += data.Routing - pl.Insert.Routing
+	}
 	data.shared = nil
 	for number := range data.Params {
 		data.shared = append(data.shared, number+1)

@@ -89,8 +89,12 @@ func (a *analysis) splitRows() (*InsertData, *Error) {
 	if err := a.clockValues(data); err != nil {
 		return nil, err
 	}
+	inRows := len(in.values)
+	if err := a.clocksOfTail(data); err != nil {
+		return nil, err
+	}
 	data.Supplied, data.Values, data.Clock = in.supplied, in.values, in.clock || len(in.values) > data.Routing
-	if len(data.Values) > 0 { // an expression is computed outside of the statement that tells its types
+	if inRows > 0 { // an expression is computed outside of the statement that tells its types
 		data.shared = slices.Sorted(maps.Keys(a.params))
 	}
 	return data, nil
@@ -164,28 +168,7 @@ func (a *analysis) checkSplit() *Error {
 		return refuse(hintOneInsert, "volatile function %s in a statement with subqueries over several shards is not supported", u.volatile).at(a.position(u.volatileP))
 	}
 	a.target = in.target
-	if err := a.checkTransitions(); err != nil {
-		return err
-	}
-	return a.checkSplitTail()
-}
-
-// checkSplitTail refuses what ON CONFLICT and RETURNING would do differently on each shard.
-func (a *analysis) checkSplitTail() *Error {
-	i := a.insertion.stmt
-	tail := append([]*node(nil), i.ReturningList...)
-	if c := i.OnConflictClause; c != nil {
-		tail = append(tail, c.TargetList...)
-		tail = append(tail, c.WhereClause)
-	}
-	for _, n := range tail {
-		if at := a.clockIn(n); at >= 0 {
-			return refuse("Give the time as a parameter or as a constant.",
-				"the time of the transaction in ON CONFLICT and RETURNING over several shards is not supported yet: each shard would have a time of its own").
-				at(a.position(at))
-		}
-	}
-	return nil
+	return a.checkTransitions()
 }
 
 func hasSubLink(n *node) bool {

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/planner/lexer"
 )
 
 // ShardText is a text made of stretches of the client's for one shard. The client's parameters keep their numbers,
@@ -41,6 +42,10 @@ func (pl *Plan) Split(a Args, t Target) ([]ShardText, error) {
 	}
 	texts := make([]ShardText, len(t.Shards))
 	replaced := data.replacements()
+	var tokens []lexer.Token
+	if len(data.tail) > 0 {
+		tokens = tokensOf(l.sql)
+	}
 	for i, shard := range t.Shards {
 		w := newTextWriter(&l, a.Statement, data.Params)
 		data.head(w, &l)
@@ -55,7 +60,7 @@ func (pl *Plan) Split(a Args, t Target) ([]ShardText, error) {
 			data.row(w, &l, row, replaced)
 			rows++
 		}
-		w.copy(l.tail, len(l.sql))
+		data.writeTail(w, &l, tokens)
 		texts[i] = w.finish()
 		texts[i].Shard, texts[i].Rows = shard, rows
 	}
@@ -174,9 +179,13 @@ func (pl *Plan) Computations(a Args, from, to int) (texts []ShardText, indexes [
 			list = append(list, i)
 			// An explicit cast to the bare type is the assignment's, since the statement was accepted as a whole.
 			w.own("CAST((")
-			if v.Default {
+			switch {
+			case v.Default:
 				w.own(c.Default)
-			} else {
+			case v.Row < 0:
+				s := data.clockText(&l, i)
+				w.copy(s.start, s.end)
+			default:
 				spans = l.cut(v.Row, spans)
 				w.copy(spans[c.place].start, spans[c.place].end)
 			}

@@ -15,7 +15,7 @@ func (c *Session) explain(ctx context.Context, st *planner.Statement, plan *plan
 	r := result{columns: []string{"QUERY PLAN"}, tag: "EXPLAIN"}
 	inner := plan.Explain.Inner
 	args := planner.Args{Map: c.view.partitions, Statement: st}
-	target, err := c.locate(ctx, plan, args)
+	target, err := c.targetOf(ctx, plan, args)
 	if err != nil {
 		return r, err
 	}

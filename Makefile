@@ -68,8 +68,8 @@ crash: ## kill routers (-9) at every step of commits over several shards and of 
 	$(GO) test -timeout 60m -count=1 $(if $(RUN),-run '$(RUN)') ./internal/crash -args -full
 
 .PHONY: bench
-bench: build ## compare direct, PgBouncer and Shardyard with pgbench; writes docs/performance.md
-	$(GO) run ./internal/bench $(BENCH_FLAGS)
+bench: build ## measure what the router costs: select, commit, scatter, copy (RUN, BENCH_FLAGS); writes docs/performance.md
+	$(GO) run ./internal/bench $(if $(RUN),-run '$(RUN)') $(BENCH_FLAGS)
 
 .PHONY: clean
 clean: ## remove what was built

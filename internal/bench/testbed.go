@@ -118,18 +118,22 @@ log_disconnections = 0
 	return target{name: "pgbouncer", port: port, pid: cmd.Process.Pid}, nil
 }
 
-// startRouter registers the shard and runs `shardyard serve`.
+// startRouter registers the shards and runs `shardyard serve`.
 func (b *testbed) startRouter(ctx context.Context, program string) (target, error) {
 	port, err := freePort()
 	if err != nil {
 		return target{}, err
 	}
 	endpoints := strings.Join(b.cluster.Etcd().Endpoints(), ",")
-	shard := b.cluster.Shards()[0]
-	add := exec.CommandContext(ctx, program, "shard", "add", string(shard.ID), "--home",
-		"--address", fmt.Sprintf("%s:%d", shard.Primary.Host, shard.Primary.Port), "--etcd-endpoints", endpoints)
-	if out, err := add.CombinedOutput(); err != nil {
-		return target{}, fmt.Errorf("register the shard: %w\n%s", err, out)
+	for i, shard := range b.cluster.Shards() {
+		args := []string{"shard", "add", string(shard.ID), "--address", fmt.Sprintf("%s:%d", shard.Primary.Host, shard.Primary.Port),
+			"--etcd-endpoints", endpoints}
+		if i == 0 {
+			args = append(args, "--home")
+		}
+		if out, err := exec.CommandContext(ctx, program, args...).CombinedOutput(); err != nil {
+			return target{}, fmt.Errorf("register shard %s: %w\n%s", shard.ID, err, out)
+		}
 	}
 	cmd := exec.Command(program, "serve", "--name", "bench", "--listen", fmt.Sprintf("127.0.0.1:%d", port),
 		"--etcd-endpoints", endpoints, "--auth-method", "trust", "--log-level", "warn")
@@ -172,7 +176,9 @@ func (b *testbed) stop() {
 		_ = cmd.Wait() // ended by our signal
 		kill.Stop()
 	}
-	_ = os.RemoveAll(b.dir) // a temporary folder
+	if b.dir != "" {
+		_ = os.RemoveAll(b.dir) // a temporary folder
+	}
 }
 
 // load makes pgbench's tables, shards the largest while it is empty, and fills it at the shard.

@@ -108,6 +108,7 @@ func (a *analysis) planCopyFrom(c *copyStmt, r *reference, plan *Plan, data *Cop
 	for _, n := range c.Options {
 		a.copyOption(n, fields, data)
 	}
+	a.copyNumbers(r, fields, rows)
 	switch {
 	case a.functions.clock != "" || a.clockParameters() != nil:
 		rows.refuse(refuse("Write the time as a constant.", "now() and its kin in the WHERE of COPY are not supported over several shards: each shard would have a time of its own"))

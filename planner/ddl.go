@@ -33,6 +33,9 @@ func (a *analysis) planDDL(m message) (*Plan, *Error) {
 		return nil, refuse("Shard or pin both tables alike, or use one statement for each table.",
 			"%s with table %s, which is not on the home shard alone, and %s, which is on it", data.Command, away[0], home[0])
 	}
+	if err := a.checkSequences(m, data.Command); err != nil {
+		return nil, err
+	}
 	data.Tables, plan.Tables = away, away
 	plan.Route = Route{}
 	return plan, nil
@@ -46,8 +49,9 @@ func (a *analysis) touched(m message) (away, home []directory.TableName) {
 		full := directory.TableName{Schema: schema, Name: name}
 		if ok {
 			full = rel.Name
-			if (rel.Kind == catalog.KindIndex || rel.Kind == catalog.KindPartitionedIndex || rel.Kind == catalog.KindSequence) && rel.OwnedBy.Name != "" {
-				full = rel.OwnedBy
+			if (rel.Kind == catalog.KindIndex || rel.Kind == catalog.KindPartitionedIndex || rel.Kind == catalog.KindSequence && !a.isSharded(rel.OwnedBy)) &&
+				rel.OwnedBy.Name != "" {
+				full = rel.OwnedBy // a sharded table's sequence is on the home shard alone
 			}
 		}
 		if a.temporary(&rangeVar{Schemaname: schema, Relname: name}) {
@@ -97,7 +101,7 @@ func (a *analysis) mainIsAway(m message) bool {
 		return false
 	}
 	name := rel.Name
-	if rel.OwnedBy.Name != "" {
+	if rel.OwnedBy.Name != "" && !(rel.Kind == catalog.KindSequence && a.isSharded(rel.OwnedBy)) {
 		name = rel.OwnedBy
 	}
 	_, elsewhere := a.away([]directory.TableName{name})

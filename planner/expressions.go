@@ -33,6 +33,9 @@ func (a *analysis) walkMessage(m message, s *scope, ctx *context) {
 			a.query(inner, s, ctx)
 			return false
 		case *funcCall:
+			if a.isSuppliedNextval(inner) {
+				return false
+			}
 			a.call(inner, s)
 		case *sqlValueFunction:
 			a.sqlValue(inner)

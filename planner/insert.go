@@ -17,6 +17,7 @@ func (a *analysis) insert(i *insertStmt, outer *scope, ctx *context) {
 	}
 	a.with(i.WithClause, s, outer, ctx)
 	source := i.SelectStmt.GetSelectStmt()
+	a.noteNextvals(i)
 	var rows result
 	rowsCtx := ctx.child()
 	if source != nil {
@@ -34,6 +35,7 @@ func (a *analysis) insert(i *insertStmt, outer *scope, ctx *context) {
 		excluded := unprovenItem("excluded", columns, open)
 		conflict := &scope{outer: outer, tables: s.tables, items: append([]item{excluded}, it.items...), open: true}
 		a.keepsOnConflict(i, r)
+		a.keepsNumbers(r, c.TargetList)
 		a.walkMessage(c, conflict, ctx)
 	}
 	a.walkList(i.ReturningList, target, ctx)
@@ -70,6 +72,9 @@ func (a *analysis) storedRows(i *insertStmt, r *reference, source *selectStmt, r
 	f.Stored = true
 	if a.insertion != nil && a.insertion.target == r {
 		a.insertion.places = places
+	}
+	if err := a.numbersOf(i, r, places, source, rows); err != nil {
+		return nil, err
 	}
 	switch {
 	case source == nil: // DEFAULT VALUES
@@ -132,6 +137,9 @@ func (a *analysis) storedRow(i *insertStmt, r *reference, n int, places []*catal
 				continue
 			}
 			place = p
+			if _, _, ok := a.numberFor(i, c, values[p]); ok && a.rowsOf(r) {
+				return a.supplyNumber(i, r, c, n, p, values[p])
+			}
 			if values[p].GetSetToDefault() != nil {
 				break
 			}
@@ -139,6 +147,9 @@ func (a *analysis) storedRow(i *insertStmt, r *reference, n int, places []*catal
 				return ValueRef{}, err
 			}
 			return a.storedValue(r, n, c, p, values[p])
+		}
+		if c, ok := r.relation.Column(name); ok && c.Sequence.Name != "" && a.rowsOf(r) {
+			return a.supplyNumber(i, r, c, n, place, nil)
 		}
 		return a.defaultValue(r, name, n, place)
 	})

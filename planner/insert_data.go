@@ -27,6 +27,9 @@ type InsertData struct {
 	// Blind says that nothing is read but the rows themselves, not by triggers either.
 	Blind bool
 
+	// overriding: values are supplied for identity columns.
+	overriding bool
+
 	keys    []SuppliedColumn // the key columns that the rows give, in the filter's order; those that they do not have no name
 	wrong   bool             // no Postgres accepts it: any shard gives the error
 	start   int              // tokens up to the end of the table's name and alias
@@ -54,6 +57,12 @@ type SuppliedColumn struct {
 type SuppliedValue struct {
 	Row, Column int  // Row is -1 behind the rows; Column is the index in InsertData.Supplied
 	Default     bool // computed from the column's default, not from what the row gives
+	// Sequence is where the value is drawn from instead of being computed; see InsertData.Draws.
+	Sequence directory.TableName
+	// Granted: the client needs no privilege on the sequence, which is that of an identity column.
+	Granted bool
+
+	order int // in which Postgres draws the values of a row
 }
 
 // insertTarget is Targets for the rows of an INSERT … VALUES.
@@ -67,6 +76,9 @@ func (pl *Plan) insertTarget(a *Args) (Target, error) {
 		return Target{}, refuse(hintOneInsert, "an INSERT whose shard key is computed is not supported in this place")
 	}
 	first := g.Shards()[0]
+	if data.wrong && slices.Contains(g.Shards(), a.Map.Home) {
+		first = a.Map.Home // which alone knows of identity columns
+	}
 	if data.Params > len(a.Params) || data.wrong {
 		return one(a.Map, first) // it says that there is no such parameter, for one
 	}

@@ -15,7 +15,10 @@ type insertLayout struct {
 	listOpen, listClose int
 	// values is the end of the word VALUES; with DEFAULT VALUES the beginning of these two words.
 	values int
-	rows   []span
+	// word is the beginning of VALUES or DEFAULT VALUES; overriding is the clause OVERRIDING … VALUE, empty if there is none.
+	word       int
+	overriding span
+	rows       []span
 	// tail is where what follows the rows begins: ON CONFLICT, RETURNING, or nothing.
 	tail   int
 	params []paramToken // those of the whole text
@@ -98,10 +101,13 @@ func layout(sql string, start int) (l insertLayout, ok bool) {
 		l.listOpen, l.listClose = list.start, list.end-1
 	}
 	if r.ok && r.token.IsWord(sql, "overriding") {
+		l.overriding.start = r.token.Start
 		for range 3 { // OVERRIDING USER VALUE
+			l.overriding.end = r.token.End
 			r.next()
 		}
 	}
+	l.word = r.token.Start
 	if r.ok && r.token.IsWord(sql, "default") {
 		l.values = r.token.Start
 		r.next()

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner/catalog"
 )
 
@@ -24,6 +25,9 @@ type inserting struct {
 	selected, unproved bool
 	known              map[[2]int]bool // row and column of values
 	clock              bool            // a value that is computed reads the time
+	numbered           bool            // a row needs a value of a sequence
+	generatedGiven     bool            // a row gives a value for a column GENERATED ALWAYS AS IDENTITY
+	nextvals           map[*funcCall]directory.TableName
 }
 
 // planInsert plans an INSERT.
@@ -40,7 +44,7 @@ func (a *analysis) planInsert(i *insertStmt) (*Plan, *Error) {
 	switch {
 	case err == nil:
 		plan.Kind, plan.Modify, plan.Insert, plan.Refusal = Modify, &ModifyData{}, data, nil
-	case len(a.insertion.values) > 0:
+	case len(a.insertion.values) > 0 || a.insertion.numbered:
 		return nil, err // one shard could not run the client's text either
 	default:
 		plan.Refusal = err
@@ -80,11 +84,15 @@ func (a *analysis) splitRows() (*InsertData, *Error) {
 		data.wrong = len(in.places) < in.given() ||
 			slices.ContainsFunc(in.source.ValuesLists, func(row *node) bool { return len(row.GetList().GetItems()) != in.given() })
 	}
+	data.wrong = data.wrong || in.generatedGiven
 	if data.wrong {
 		return data, nil
 	}
 	a.columnsOfRows(data)
 	a.keysOfRows(data)
+	if err := a.numberRows(data); err != nil {
+		return nil, err
+	}
 	data.Routing = len(in.values)
 	if err := a.clockValues(data); err != nil {
 		return nil, err
@@ -94,7 +102,8 @@ func (a *analysis) splitRows() (*InsertData, *Error) {
 		return nil, err
 	}
 	data.Supplied, data.Values, data.Clock = in.supplied, in.values, in.clock || len(in.values) > data.Routing
-	if inRows > 0 { // an expression is computed outside of the statement that tells its types
+	// An expression is computed outside of the statement that tells its types.
+	if slices.ContainsFunc(data.Values[:inRows], func(v SuppliedValue) bool { return v.Sequence.Name == "" }) {
 		data.shared = slices.Sorted(maps.Keys(a.params))
 	}
 	return data, nil

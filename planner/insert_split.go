@@ -85,18 +85,28 @@ func (d *InsertData) head(w *textWriter, l *insertLayout) {
 	for _, c := range d.added() {
 		names = append(names, c.Name)
 	}
+	from := 0
 	switch {
 	case len(names) == 0:
-		w.copy(0, l.values)
 	case l.listClose > 0:
 		w.copy(0, l.listClose)
 		w.own(", " + quotedNames(names))
-		w.copy(l.listClose, l.values)
+		from = l.listClose
 	default:
 		w.copy(0, l.name)
 		w.own(" (" + quotedNames(append(slices.Clone(d.columns), names...)) + ")")
-		w.copy(l.name, l.values)
+		from = l.name
 	}
+	if d.overriding && l.overriding.end > 0 {
+		w.copy(from, l.overriding.start)
+		w.own("OVERRIDING SYSTEM VALUE")
+		from = l.overriding.end
+	} else if d.overriding {
+		w.copy(from, l.word)
+		w.own("OVERRIDING SYSTEM VALUE ")
+		from = l.word
+	}
+	w.copy(from, l.values)
 	if l.rows[0].start == l.rows[0].end && len(names) > 0 { // DEFAULT VALUES
 		w.own(" VALUES")
 	}
@@ -168,7 +178,7 @@ func (pl *Plan) Computations(a Args, from, to int) (texts []ShardText, indexes [
 		var list []int
 		for i := from; i < to; i++ {
 			v := data.Values[i]
-			if v.Column != column {
+			if v.Column != column || v.Sequence.Name != "" {
 				continue
 			}
 			if len(list) == 0 {

@@ -71,6 +71,7 @@ func (a *analysis) update(u *updateStmt, outer *scope, ctx *context) {
 	a.from(u.FromClause, s, ctx)
 	a.where(u.WhereClause, s, ctx)
 	a.keepsKey(r, u.TargetList, s, ctx)
+	a.keepsNumbers(r, u.TargetList)
 	a.defaults(r, u.TargetList)
 	a.noTimes(r, u.TargetList)
 	a.eachRow(u.TargetList, s, ctx)

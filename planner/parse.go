@@ -48,6 +48,9 @@ type (
 	truncateStmt     = pg.TruncateStmt
 	defElem          = pg.DefElem
 	aliasNode        = pg.Alias
+	columnDef        = pg.ColumnDef
+	constraintNode   = pg.Constraint
+	alterTableCmd    = pg.AlterTableCmd
 )
 
 const (
@@ -91,7 +94,14 @@ const (
 	varReset      = pg.VariableSetKind_VAR_RESET
 	varResetAll   = pg.VariableSetKind_VAR_RESET_ALL
 
-	overridingUser = pg.OverridingKind_OVERRIDING_USER_VALUE
+	constraintIdentity = pg.ConstrType_CONSTR_IDENTITY
+	alterAddIdentity   = pg.AlterTableType_AT_AddIdentity
+	alterSetIdentity   = pg.AlterTableType_AT_SetIdentity
+	alterDropIdentity  = pg.AlterTableType_AT_DropIdentity
+
+	overridingNone   = pg.OverridingKind_OVERRIDING_NOT_SET
+	overridingUser   = pg.OverridingKind_OVERRIDING_USER_VALUE
+	overridingSystem = pg.OverridingKind_OVERRIDING_SYSTEM_VALUE
 
 	dropCascade = pg.DropBehavior_DROP_CASCADE
 

@@ -10,6 +10,7 @@ const (
 	codeSyntax       = "42601"
 	codeInternal     = "XX000"
 	codeBadParameter = "08P01"
+	codeGenerated    = "428C9"
 )
 
 // Error is a refusal as the client sees it.

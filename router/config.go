@@ -50,6 +50,9 @@ type Config struct {
 	// EntryCache is the greatest number of entries of tables by DIRECTORY that are remembered, about 120 bytes
 	// each. Defaults to 1,000,000.
 	EntryCache int
+	// SequenceBlock bounds how many values of a sequence are drawn from the home shard before rows need them. They are lost
+	// when the router ends. Defaults to 100.
+	SequenceBlock int
 	// CancelPrefix is put in front of the process ids given to clients, so that those of several routers
 	// differ. Only the lower 11 bits count. Defaults to 0.
 	CancelPrefix uint16
@@ -128,6 +131,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.HoldTimeout, 30*time.Second)
 	setDefault(&c.DrainTimeout, 30*time.Second)
 	setDefault(&c.EntryCache, 1_000_000)
+	setDefault(&c.SequenceBlock, 100)
 	setDefault(&c.OutputBound, exec.DefaultOutputBound)
 	setDefault(&c.RequestBound, 256<<10)
 	setDefault(&c.CopyRowBound, exec.DefaultCopyRow)
@@ -158,6 +162,7 @@ func (c *Config) validate() error {
 		"hold_timeout": int64(c.HoldTimeout), "drain_timeout": int64(c.DrainTimeout),
 		"output_bound": int64(c.OutputBound), "request_bound": int64(c.RequestBound),
 		"entry_cache":    int64(c.EntryCache),
+		"sequence_block": int64(c.SequenceBlock),
 		"copy_row_bound": int64(c.CopyRowBound),
 	} {
 		if value < 0 {

@@ -51,7 +51,7 @@ func (c *Session) insertTarget(ctx context.Context, in *insertion) (planner.Targ
 	if err != nil || !target.Ask {
 		return target, err
 	}
-	in.plan, in.args.Supplied = in.plan.Asking(), nil
+	in.plan = in.plan.Asking() // the values computed already are the first of its
 	if err := c.compute(ctx, in, in.plan.Insert.Routing); err != nil {
 		return planner.Target{}, err
 	}
@@ -242,6 +242,14 @@ func (c *Session) compute(ctx context.Context, in *insertion, upTo int) error {
 	if from >= upTo {
 		return nil
 	}
+	supplied := make([][]byte, upTo)
+	copy(supplied, in.args.Supplied)
+	if drawn, err := c.drawNumbers(ctx, in.plan.Insert, from, upTo, supplied); err != nil {
+		return err
+	} else if drawn == upTo-from {
+		in.args.Supplied = supplied
+		return nil
+	}
 	if err := c.describeInsert(ctx, in); err != nil {
 		return err
 	}
@@ -276,8 +284,6 @@ func (c *Session) compute(ctx context.Context, in *insertion, upTo int) error {
 	if err != nil {
 		return err
 	}
-	supplied := make([][]byte, upTo)
-	copy(supplied, in.args.Supplied)
 	for i, list := range indexes {
 		if len(values[i]) != len(list) {
 			return errComputed()

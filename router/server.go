@@ -20,6 +20,7 @@ import (
 	"github.com/shardyard/shardyard/router/commit"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/schema"
+	"github.com/shardyard/shardyard/router/sequence"
 )
 
 // Server is a router. Its methods are safe for concurrent use.
@@ -35,6 +36,7 @@ type Server struct {
 	resolver *commit.Resolver
 	schema   *schema.Performer
 	entries  *etcd.Entries
+	numbers  *sequence.Source
 	heal     func(ctx context.Context, database string, floor directory.Epoch) (*directory.Map, error)
 	log      *slog.Logger
 
@@ -91,6 +93,10 @@ func New(config Config, deps Dependencies) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	numbers, err := sequence.NewSource(sequence.Config{Dial: deps.Pools.Service, Block: config.SequenceBlock})
+	if err != nil {
+		return nil, err
+	}
 	listener, err := net.Listen("tcp", config.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", config.Listen, err)
@@ -98,7 +104,7 @@ func New(config Config, deps Dependencies) (*Server, error) {
 	s := &Server{
 		config: config, planner: deps.Planner, pools: deps.Pools, maps: deps.Maps, member: deps.Member, origin: origin, gate: gate,
 		resolver: deps.Resolver, secrets: mirror.NewSecrets(deps.Pools.Service),
-		schema: deps.Schema, entries: entries, heal: deps.Heal, log: deps.Log, listener: listener, initial: deps.Initial,
+		schema: deps.Schema, entries: entries, numbers: numbers, heal: deps.Heal, log: deps.Log, listener: listener, initial: deps.Initial,
 		ready: make(chan struct{}), drained: make(chan struct{}), clients: make(map[*Session]struct{}), databases: make(map[string]*database),
 	}
 	rand.Read(s.mockSecret[:]) // never fails
@@ -151,6 +157,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	s.background(func() { s.watchClients(ctx) })
 	s.background(func() { s.detectDeadlocks(ctx) })
 	s.background(func() { s.gate.Run(ctx) })
+	s.background(func() { s.numbers.Run(ctx) })
 	if s.parker != nil {
 		s.background(func() { s.parker.run(ctx) })
 	}

@@ -106,6 +106,9 @@ type Column struct {
 	DefaultIsConst bool
 	DefaultValue   string
 	DefaultIsNull  bool
+	// Sequence is what numbers the column: that of an identity column, or s where the default is nextval('s') and
+	// nothing else. Zero: none.
+	Sequence directory.TableName
 
 	Collation              uint32 // 0: the type has none
 	CollationDeterministic bool   // true also where there is no collation

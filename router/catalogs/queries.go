@@ -64,12 +64,24 @@ SELECT a.attrelid, a.attnum::int4, a.attname::text, a.atttypid, a.atttypmod, a.a
        coalesce(CASE WHEN l.oid = 100 THEN db.isc ELSE
            coalesce(pg_catalog.to_jsonb(l)->>'collcollate', pg_catalog.to_jsonb(l)->>'colllocale') IN ('C', 'POSIX')
            AND l.collprovider <> 'i' END, false),
-       CASE WHEN a.attisdropped THEN '' ELSE pg_catalog.format_type(a.atttypid, NULL) END
+       CASE WHEN a.attisdropped THEN '' ELSE pg_catalog.format_type(a.atttypid, NULL) END,
+       coalesce(seq.schema, ''), coalesce(seq.name, '')
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_attrdef ad ON ad.adrelid = a.attrelid AND ad.adnum = a.attnum
 LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+LEFT JOIN LATERAL (
+    SELECT sn.nspname::text AS schema, s.relname::text AS name
+    FROM pg_catalog.pg_depend d
+    JOIN pg_catalog.pg_class s ON s.relkind = 'S' AND s.oid = CASE WHEN a.attidentity <> '' THEN d.objid ELSE d.refobjid END
+    JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace
+    WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND (
+        a.attidentity <> '' AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+            AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum AND d.deptype = 'i'
+        OR a.attidentity = '' AND d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = ad.oid
+            AND pg_catalog.pg_get_expr(ad.adbin, ad.adrelid) ~ '^nextval\(''([^'']|'''')+''::regclass\)$')
+    LIMIT 1) seq ON a.attidentity <> '' OR ad.oid IS NOT NULL
 CROSS JOIN (
     SELECT CASE coalesce(pg_catalog.to_jsonb(d)->>'datlocprovider', 'c')
            WHEN 'c' THEN d.datcollate IN ('C', 'POSIX')

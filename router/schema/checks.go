@@ -17,9 +17,10 @@ type subject struct {
 	rel     *catalog.Relation   // the table as it is, or would be
 	was     directory.TableName // its name in m, where it is being renamed
 	m       *directory.Map
-	table   *directory.Table // as it is to be in the map
-	verb    string           // "shard", "pin" or "change": what cannot be done
-	local   bool             // UNIQUE LOCAL: keys without the sharding key are allowed
+	table   *directory.Table    // as it is to be in the map
+	verb    string              // "shard", "pin" or "change": what cannot be done
+	local   bool                // UNIQUE LOCAL: keys without the sharding key are allowed
+	holders []directory.ShardID // that will have the table
 }
 
 // together tells whether the rows of another table that a row of the subject can be related to are always
@@ -105,17 +106,20 @@ func (s *subject) checkColumns() error {
 	if s.table.Kind == directory.TableReference {
 		return nil // values come from the home shard
 	}
+	numbered := s.numbersRows()
 	for _, col := range s.rel.Live() {
+		if numbered && col.Sequence.Name != "" {
+			continue
+		}
 		if col.Identity != 0 {
-			return s.refuse(fmt.Sprintf("column %q is an identity column", col.Name),
-				fmt.Sprintf("Sequences of several shards are not supported yet: ALTER TABLE %s ALTER COLUMN %s DROP IDENTITY, and use a uuid or give the value.",
-					s.rel.Name, directory.QuoteIdentifier(col.Name)))
+			return s.refuse(fmt.Sprintf("column %q is an identity column", col.Name), s.sequenceHint(col.Name, "DROP IDENTITY"))
 		}
 		if col.HasDefault && usesSequence(col.Default) {
-			return s.refuse(fmt.Sprintf("the default of column %q uses a sequence", col.Name),
-				fmt.Sprintf("Sequences of several shards are not supported yet: ALTER TABLE %s ALTER COLUMN %s DROP DEFAULT, and use a uuid or give the value.",
-					s.rel.Name, directory.QuoteIdentifier(col.Name)))
+			return s.refuse(fmt.Sprintf("the default of column %q uses a sequence", col.Name), s.sequenceHint(col.Name, "DROP DEFAULT"))
 		}
+	}
+	if numbered {
+		return nil
 	}
 	for _, other := range s.catalog.UserRelations() {
 		if other.Kind == catalog.KindSequence && other.OwnedBy == s.rel.Name {
@@ -124,6 +128,20 @@ func (s *subject) checkColumns() error {
 		}
 	}
 	return nil
+}
+
+// numbersRows reports whether the router gives the rows their numbers: the sequence stays on the home shard, where the
+// table is too.
+func (s *subject) numbersRows() bool {
+	return s.table.Kind == directory.TableSharded && (s.verb != "shard" || slices.Contains(s.holders, s.m.Home))
+}
+
+func (s *subject) sequenceHint(column, action string) string {
+	if s.table.Kind == directory.TableSharded && !s.numbersRows() {
+		return "Give the home shard a partition of the table: sequences are there."
+	}
+	return fmt.Sprintf("Only DEFAULT nextval('…') itself and identity, of sharded tables that the home shard has a part of, are supported: ALTER TABLE %s ALTER COLUMN %s %s.",
+		s.rel.Name, directory.QuoteIdentifier(column), action)
 }
 
 // usesSequence looks for the sequence functions in an expression as pg_get_expr prints it.

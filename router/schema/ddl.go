@@ -271,6 +271,8 @@ func (w *work) compare(shard directory.ShardID, after map[directory.TableName]*d
 		}
 		if w.isReference(name) {
 			first, other = first.mirrored(), other.mirrored()
+		} else {
+			first, other = first.numbered(), other.numbered()
 		}
 		if !first.equal(other) {
 			return pgerr.Unsupported(fmt.Sprintf("the statement does not make the same of table %q on all shards", name.Name),
@@ -356,6 +358,9 @@ func checkOutcome(m *directory.Map, table *directory.Table, before, after *defin
 			return pgerr.Unsupported(fmt.Sprintf("cannot change the type of column %q, the sharding key of table %q", key, table.Name.Name),
 				"UNSHARD the table (it must be empty), change it, and shard it again.")
 		}
+	}
+	if err := checkNumbers(table, before, after); err != nil {
+		return err
 	}
 	rel, ok := there.Relation(after.Name)
 	if !ok {

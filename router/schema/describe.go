@@ -30,6 +30,7 @@ type columnDef struct {
 	Default   string // expression, or ""
 	Generated bool   // Default is a generation expression
 	Missing   string // pg_attribute.attmissingval: what rows have that are older than the column
+	Identity  bool   // not a part of text: the sequence stays on the home shard
 }
 
 // text is the column as CREATE TABLE has it.
@@ -137,7 +138,8 @@ const columnsQuery = `
 SELECT a.attnum::int4, a.attname::text,
     pg_catalog.format_type(a.atttypid, a.atttypmod)
     || CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation THEN pg_catalog.format(' COLLATE %I.%I', cn.nspname, l.collname) ELSE '' END,
-    a.attnotnull, coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), ''), a.attgenerated <> '', coalesce(a.attmissingval::text, '')
+    a.attnotnull, coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), ''), a.attgenerated <> '', coalesce(a.attmissingval::text, ''),
+    a.attidentity <> ''
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation

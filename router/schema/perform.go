@@ -209,7 +209,7 @@ func (op *operation) create(ctx context.Context, h *homeShard, t *target) error 
 		if shard == op.m.Home {
 			continue
 		}
-		if err := op.createOn(ctx, shard, needs, d); err != nil {
+		if err := op.createOn(ctx, shard, needs, d.numbered()); err != nil {
 			return err
 		}
 		if err := op.enforce(ctx, op.conns[shard], t.rel); err != nil {

@@ -63,14 +63,21 @@ func (s *subject) checkMirrorKey() error {
 
 // mirrored is the definition of a reference table's copy: without sequences, as the values come from the authority.
 func (d *definition) mirrored() *definition {
+	return d.with(func(c *columnDef) {
+		if !c.Generated && usesSequence(c.Default) {
+			c.Default = ""
+		}
+	})
+}
+
+// with is the definition with changed columns.
+func (d *definition) with(change func(c *columnDef)) *definition {
 	copied := *d
 	copied.Columns = slices.Clone(d.Columns)
 	old, plain := make([]string, len(d.Columns)), make([]string, len(d.Columns))
 	for i := range copied.Columns {
 		old[i] = copied.Columns[i].text()
-		if !copied.Columns[i].Generated && usesSequence(copied.Columns[i].Default) {
-			copied.Columns[i].Default = ""
-		}
+		change(&copied.Columns[i])
 		plain[i] = copied.Columns[i].text()
 	}
 	copied.Table = strings.Replace(d.Table, "("+strings.Join(old, ", ")+")", "("+strings.Join(plain, ", ")+")", 1)

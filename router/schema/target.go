@@ -116,6 +116,7 @@ func plan(ctx context.Context, h *homeShard, m *directory.Map, r Request) (*targ
 			return nil, err
 		}
 	}
+	s.holders = t.holders
 	return t, s.check()
 }
 

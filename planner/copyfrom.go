@@ -193,10 +193,7 @@ func (a *analysis) copyOption(n *node, fields []*catalog.Column, data *CopyData)
 		rows.ForceNull = copyFlags(o.GetArg(), fields)
 	case "encoding":
 		rows.Encoding = text
-	case "freeze":
-		if optionOn(o.GetArg()) {
-			rows.refuse(refuse("Leave FREEZE out.", "COPY FREEZE into a sharded table is not supported: its shards create no table in the transaction"))
-		}
+	case "freeze": // each shard sees to it that the transaction has truncated the table there
 	case "log_verbosity": // of ON_ERROR ignore
 	case "on_error":
 		if lower(text) != "stop" {

@@ -264,7 +264,9 @@ func (p *copyPart) read(ctx context.Context) error {
 			return x.abandon(ctx, l, err)
 		}
 	case wire.TypeParameterStatus:
-		l.noteStatus(&p.step, frame)
+		if p.ahead == 0 { // else it is our own doing: what prepares the link answers first
+			l.noteStatus(&p.step, frame)
+		}
 	case wire.TypeCopyInResponse:
 		p.started = true
 		p.response = append(p.response[:0], frame.Raw...)

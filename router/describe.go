@@ -86,7 +86,7 @@ func (c *Session) describePortal(ctx context.Context, p *portal) error {
 	case p.plan.Kind == planner.Copy:
 		c.x.Local(wire.AppendNoData(nil))
 	default:
-		if err := c.openPortal(ctx, p); err != nil {
+		if err := c.afresh(ctx, p, func() error { return c.openPortal(ctx, p) }); err != nil {
 			return err
 		}
 		c.out.Put(func(dst []byte) []byte { return wire.AppendFrame(dst, wire.TypeRowDescription, p.scatter.Columns()) })

@@ -45,11 +45,11 @@ func (c *Session) executeMessage(ctx context.Context, body []byte) error {
 	case p.modify != nil:
 		return c.executeModify(ctx, p, m.MaxRows)
 	case p.plan.Kind == planner.Copy && p.plan.Copy.Rows != nil:
-		return c.copyIn(ctx, p.st.parsed.Text, p.plan, p.target, 0)
+		return c.afresh(ctx, p, func() error { return c.copyIn(ctx, p.st.parsed.Text, p.plan, p.target, 0) })
 	case p.plan.Kind == planner.Copy:
 		return c.x.CopyOut(ctx, p.target.Shards, p.st.parsed.Text, p.plan.Copy, 0)
 	}
-	if err := c.openPortal(ctx, p); err != nil {
+	if err := c.afresh(ctx, p, func() error { return c.openPortal(ctx, p) }); err != nil {
 		return err
 	}
 	if err := c.x.DrainAll(ctx); err != nil {

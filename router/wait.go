@@ -78,7 +78,7 @@ func (c *Session) staleMap(ctx context.Context, err error) (retry bool, _ error)
 	if !errors.As(err, &floor) {
 		return false, err
 	}
-	if c.x.Busy() {
+	if c.x.KeepsMap() {
 		return false, pgerr.New(pgerr.StaleMap, "could not serialize access due to a change of the partition map").
 			WithHint("Run the transaction again.").Because(err)
 	}
@@ -106,6 +106,20 @@ func (c *Session) staleMap(ctx context.Context, err error) (retry bool, _ error)
 		return false, err
 	}
 	return true, nil
+}
+
+// afresh runs what sends a bound portal to several shards, again if a shard wants a newer map: it says so before anything was sent.
+func (c *Session) afresh(ctx context.Context, p *portal, try func() error) error {
+	for range maxRetries {
+		retry, err := c.staleMap(ctx, try())
+		if !retry {
+			return err
+		}
+		if err := c.recheck(ctx, p); err != nil {
+			return err
+		}
+	}
+	return errNewerMap("the shards kept asking for a newer partition map")
 }
 
 // maxRetries bounds how often one statement is planned anew because shards keep asking for newer maps.

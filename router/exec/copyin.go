@@ -81,11 +81,13 @@ func (x *Executor) CopyIn(ctx context.Context, r CopyInRequest) error {
 		return err
 	}
 	first := r.Shards[0]
-	for _, shard := range r.Shards {
-		if x.Holds(shard) {
-			first = shard
-			break
+	for i := len(r.Shards) - 1; i >= 0; i-- {
+		if x.Holds(r.Shards[i]) {
+			first = r.Shards[i]
 		}
+	}
+	if err := x.linkAll(ctx, r.Shards); err != nil {
+		return err
 	}
 	p, err := c.open(ctx, first)
 	if err != nil {

@@ -248,6 +248,17 @@ func (x *Executor) linkWithoutFocus(ctx context.Context, shard directory.ShardID
 	return l, nil
 }
 
+// linkAll takes the connections to all shards of a statement before anything of it is sent: a shard that wants a newer map
+// says so while the statement can still be planned anew.
+func (x *Executor) linkAll(ctx context.Context, shards []directory.ShardID) error {
+	for _, shard := range shards {
+		if _, err := x.linkWithoutFocus(ctx, shard); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (x *Executor) acquire(ctx context.Context, id directory.ShardID) (*Link, error) {
 	shard, ok := x.view.Map.Shard(id)
 	if !ok {

@@ -77,6 +77,11 @@ type Modification struct {
 // committed. An error of a shard is returned whole.
 func (x *Executor) Modify(ctx context.Context, r ModifyRequest) (*Modification, error) {
 	m := &Modification{x: x, request: r}
+	for i := range r.Pieces {
+		if _, err := x.linkWithoutFocus(ctx, r.Pieces[i].Shard); err != nil {
+			return nil, err // nothing was sent: see linkAll
+		}
+	}
 	var failed error
 	for i := range r.Pieces {
 		if failed = m.open(ctx, &r.Pieces[i]); failed != nil {

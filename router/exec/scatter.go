@@ -81,6 +81,9 @@ func (s *Scatter) extendFormats() {
 // bindAll binds the portals: that is when they take their snapshots.
 func (s *Scatter) bindAll(ctx context.Context) error {
 	x, gated := s.x, s.x.needsGate(len(s.request.Shards))
+	if err := x.linkAll(ctx, s.request.Shards); err != nil {
+		return err
+	}
 	var links []*Link
 	var failed error
 	for _, shard := range s.request.Shards {

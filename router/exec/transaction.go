@@ -35,6 +35,9 @@ func (t *transaction) isolated() bool {
 // Serializable reports whether the open transaction is SERIALIZABLE.
 func (x *Executor) Serializable() bool { return x.tx.block && x.tx.isolation == "serializable" }
 
+// KeepsMap reports whether the transaction has one snapshot and so goes by the map that it began with.
+func (x *Executor) KeepsMap() bool { return x.tx.block && x.tx.isolated() && x.tx.first != nil }
+
 // Status is the status that ReadyForQuery tells.
 func (x *Executor) Status() byte {
 	if x.tx.block && !x.tx.explicit {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
+	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
 	"github.com/shardyard/shardyard/planner"
@@ -57,9 +58,26 @@ const database = "postgres"
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		t.Parallel() // what one file changes must not disturb another
-		name := strings.TrimSuffix(filepath.Base(path), ".txt")
-		(&Script{Bed: bed, Database: database, Schema: "case_" + name}).Run(t, path)
+		name := "case_" + strings.TrimSuffix(filepath.Base(path), ".txt")
+		newDatabase(t, name)
+		(&Script{Bed: bed, Database: name, Schema: name}).Run(t, path)
 	})
+}
+
+// newDatabase makes a database on both sides, so that files cannot disturb each other.
+func newDatabase(t *testing.T, name string) {
+	t.Helper()
+	for _, url := range []string{bed.Plain.ConnString(0, database), bed.RouterConnString(0, database)} {
+		conn, err := pgx.Connect(t.Context(), url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = conn.Exec(t.Context(), "CREATE DATABASE "+name)
+		closeConn(t.Context(), conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func newSession(t *testing.T, schema string) *Session {

@@ -12,7 +12,8 @@ import (
 func TestSchedules(t *testing.T) {
 	datadriven.Walk(t, "schedules", func(t *testing.T, path string) {
 		t.Parallel()
-		name := strings.TrimSuffix(filepath.Base(path), ".txt")
-		(&Schedule{Script: Script{Bed: bed, Database: database, Schema: "schedule_" + name}}).Run(t, path)
+		name := "schedule_" + strings.TrimSuffix(filepath.Base(path), ".txt")
+		newDatabase(t, name)
+		(&Schedule{Script: Script{Bed: bed, Database: name, Schema: name}}).Run(t, path)
 	})
 }

@@ -160,7 +160,7 @@ func TestDevStartsAgainOnItsData(t *testing.T) {
 		t.Errorf("the tour shows too little:\n%s", first)
 	}
 	for _, want := range []string{"decided_by | prepared | outcome", "s1         | {s2}     | commit", "sum of balance: 1000",
-		"Ada   | 380", "Cleo  | 620", "(3) | s3"} {
+		"Ada   | 380", "Cleo  | 620", "(3) | s"} {
 		if !strings.Contains(first, want) {
 			t.Errorf("the tour does not show %q:\n%s", want, first)
 		}

@@ -55,6 +55,7 @@ type key struct {
 type block struct {
 	lock    chan struct{}
 	catalog uint64
+	state   string // of the sequence when the values were drawn
 	values  []int64
 	size    int // of the next draw
 	roles   map[string]struct{}
@@ -86,8 +87,8 @@ func NewSource(cfg Config) (*Source, error) {
 // Request says what is drawn, and for whom.
 type Request struct {
 	Map *directory.Map
-	// Catalog is the version of the catalog that the sequence's name is from. With a newer one everything known of the
-	// sequence is forgotten.
+	// Catalog is the version of the catalog that the sequence's name is from. With a newer one it is asked whether the
+	// sequence is still the same; if not, what was drawn of it is forgotten.
 	Catalog  uint64
 	Sequence directory.TableName
 	// Role must have USAGE or UPDATE on the sequence, unless Granted.
@@ -103,11 +104,9 @@ func (s *Source) Draw(ctx context.Context, r Request, n int) ([]int64, error) {
 		return nil, fmt.Errorf("draw from sequence %s: %w", r.Sequence, err)
 	}
 	defer func() { <-b.lock }()
-	s.mu.Lock()
-	if r.Catalog > b.catalog || b.dropped {
-		b.catalog, b.values, b.size, b.roles, b.dropped = max(r.Catalog, b.catalog), nil, 1, nil, false
+	if err := s.refresh(ctx, r, b); err != nil {
+		return nil, err
 	}
-	s.mu.Unlock()
 	if _, known := b.roles[r.Role]; !known && !r.Granted {
 		if err := s.onHome(ctx, r.Map, func(conn *pgx.Conn) error { return mayDraw(ctx, conn, r) }); err != nil {
 			return nil, err
@@ -129,6 +128,34 @@ func (s *Source) Draw(ctx context.Context, r Request, n int) ([]int64, error) {
 	b.values = b.values[n:]
 	return values, nil
 }
+
+// refresh forgets what is known of the sequence if it was changed: ALTER SEQUENCE gives it another file.
+func (s *Source) refresh(ctx context.Context, r Request, b *block) error {
+	if r.Catalog > b.catalog || b.state == "" {
+		var state string
+		err := s.onHome(ctx, r.Map, func(conn *pgx.Conn) error {
+			return conn.QueryRow(ctx, stateQuery, r.Sequence.String()).Scan(&state)
+		})
+		if err != nil {
+			return err
+		}
+		if state != b.state {
+			b.values, b.size = nil, 1
+		}
+		// Invariant: state is from before the values were drawn, so a change in between is noticed later.
+		b.catalog, b.state, b.roles = r.Catalog, state, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b.dropped {
+		b.values, b.size, b.dropped = nil, 1, false
+	}
+	return nil
+}
+
+// stateQuery gives what ALTER SEQUENCE changes, and DROP and CREATE.
+const stateQuery = `SELECT pg_catalog.concat_ws('/', c.oid, c.relfilenode, s) FROM pg_catalog.pg_class c
+ JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid WHERE c.oid = $1::text::pg_catalog.regclass`
 
 // drawn are at least so many new values; near the end of a sequence no more than needed.
 func (s *Source) drawn(ctx context.Context, r Request, b *block, missing int) (values []int64, err error) {

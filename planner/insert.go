@@ -27,6 +27,7 @@ func (a *analysis) insert(i *insertStmt, outer *scope, ctx *context) {
 	r.written = true
 	if a.insertion != nil && a.insertion.stmt == i {
 		a.insertion.target = r
+		a.insertion.rows, a.insertion.context = rows, rowsCtx
 	}
 	columns, open := r.columnsOf()
 	it := named(result{columns: columns, open: open}, i.Relation.Relname, r.name.Schema, i.Relation.Alias)
@@ -93,7 +94,6 @@ func (a *analysis) storedRows(i *insertStmt, r *reference, source *selectStmt, r
 		}
 	default:
 		if in := a.insertion; in != nil && in.target == r {
-			in.rows, in.context = rows, rowsCtx
 			if in.selected {
 				return nil, nil
 			}

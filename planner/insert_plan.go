@@ -35,9 +35,19 @@ func (a *analysis) planInsert(i *insertStmt) (*Plan, *Error) {
 	a.insertion = &inserting{stmt: i, source: i.SelectStmt.GetSelectStmt()}
 	plan, err := a.planModification(i, "INSERT")
 	if err != nil && a.refused != nil && a.insertion.unproved {
-		return a.planSelected(i, err)
+		plan, why := a.planSelected(i, err)
+		if why != nil {
+			return a.planTransfer(i, why)
+		}
+		return plan, nil
 	}
-	if err != nil || plan.Route.Kind != RouteFilters || !a.insertion.hasRows() {
+	if err != nil {
+		return a.planTransfer(i, err)
+	}
+	if plan.Refusal != nil && !a.insertion.hasRows() && plan.Route.whole() {
+		return a.planTransfer(i, plan.Refusal)
+	}
+	if plan.Route.Kind != RouteFilters || !a.insertion.hasRows() {
 		return plan, err
 	}
 	data, err := a.splitRows()

@@ -237,7 +237,7 @@ func location(m message) int {
 	return int(r.Get(field).Int())
 }
 
-// rewrite returns the text of a SELECT, UPDATE or DELETE after edit changed a copy of it. The result is
+// rewrite returns the text of a SELECT, INSERT, UPDATE or DELETE after edit changed a copy of it. The result is
 // proved to parse to exactly the edited tree; if it does not, the statement must not be rewritten.
 func rewrite(statement message, edit func(message) error) (string, error) {
 	edited := proto.Clone(statement)
@@ -256,6 +256,8 @@ func rewrite(statement message, edit func(message) error) (string, error) {
 		raw.Stmt = &pg.Node{Node: &pg.Node_UpdateStmt{UpdateStmt: edited}}
 	case *deleteStmt:
 		raw.Stmt = &pg.Node{Node: &pg.Node_DeleteStmt{DeleteStmt: edited}}
+	case *insertStmt:
+		raw.Stmt = &pg.Node{Node: &pg.Node_InsertStmt{InsertStmt: edited}}
 	default:
 		return "", fmt.Errorf("rewrite: %s is not supported", kindName(statement))
 	}

@@ -120,6 +120,7 @@ type Plan struct {
 	Sharding    shardsql.Statement // Sharding, ShowSharding
 	Explain     *ExplainData       // Explain
 	Insert      *InsertData        // Modify: an INSERT
+	Transfer    *TransferData      // Modify: an INSERT … SELECT whose rows have to be moved
 
 	// texts are the ordinals of literals that are certainly not read as dates or times.
 	texts []int

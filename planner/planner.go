@@ -82,4 +82,6 @@ type Target struct {
 	// Ask means that the value of a key column to be stored is not certain, so that nothing else is set: the plan that
 	// Plan.Asking gives has the keys computed by a shard.
 	Ask bool
+	// Transfer means that the rows are brought from shard to shard, as Plan.Transfer says.
+	Transfer bool
 }

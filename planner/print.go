@@ -91,7 +91,12 @@ func (pl *Plan) RouteLines() []string {
 	if pl.Merge != nil {
 		lines = append(lines, "several shards: "+pl.Merge.String())
 	}
-	if pl.Modify != nil {
+	if t := pl.Transfer; t != nil {
+		for _, line := range t.Source.RouteLines() {
+			lines = append(lines, "rows read: "+line)
+		}
+		lines = append(lines, "rows read by: "+t.Text, "rows stored by: "+t.insert())
+	} else if pl.Modify != nil {
 		lines = append(lines, "several shards: "+pl.Modify.String())
 	}
 	if pl.SQL != "" {

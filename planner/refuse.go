@@ -48,3 +48,10 @@ func (e *Error) at(position int) *Error {
 	moved.Position = position
 	return &moved
 }
+
+// withoutPosition is the error of a text that is not the client's.
+func (e *Error) withoutPosition() *Error {
+	copied := *e
+	copied.Position = 0
+	return &copied
+}

@@ -22,6 +22,9 @@ func (pl *Plan) Targets(a Args) (Target, error) {
 	case RouteNone, RouteAny:
 		return Target{}, nil
 	case RouteHome, RouteShard:
+		if pl.Transfer != nil {
+			return Target{Shards: pl.Route.fixed, Transfer: true}, nil
+		}
 		return Target{Shards: pl.Route.fixed, Whole: true}, nil
 	}
 	if a.Map.Epoch != pl.Epoch {

@@ -29,6 +29,17 @@ func (c *Session) explain(ctx context.Context, st *planner.Statement, plan *plan
 			return r, err
 		}
 	}
+	if target.Transfer {
+		if plan.Explain.Analyze {
+			return r, pgerr.Unsupported("EXPLAIN ANALYZE of an INSERT … SELECT whose rows go from shard to shard is not supported", "Use EXPLAIN without ANALYZE.")
+		}
+		for _, line := range plan.RouteLines() {
+			if !strings.HasPrefix(line, "route: ") {
+				r.rows = append(r.rows, []string{"Shardyard: " + line})
+			}
+		}
+		return r, nil
+	}
 	readOnly := inner.ReadOnly || !plan.Explain.Analyze
 	if !readOnly && len(target.Shards) > 1 && !c.x.InBlock() && !c.x.InImplicitBlock() {
 		if !c.rest.simple {

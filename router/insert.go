@@ -33,7 +33,7 @@ func (c *Session) simpleInsert(ctx context.Context, st *planner.Statement, plan 
 
 // insertWhole runs an insertion to its end, for a Query. Outside of a transaction it is one of its own.
 func (c *Session) insertWhole(ctx context.Context, in *insertion) error {
-	return c.writeWhole(ctx, false, func() (*exec.Modification, error) {
+	return c.writeWhole(ctx, false, func() (write, error) {
 		target, err := c.insertTarget(ctx, in)
 		if err != nil {
 			return nil, err
@@ -61,7 +61,9 @@ func (c *Session) insertTarget(ctx context.Context, in *insertion) (planner.Targ
 // bindInsert binds a portal of an INSERT that one shard cannot run as it is.
 func (c *Session) bindInsert(ctx context.Context, p *portal) error {
 	m, err := c.openInsert(ctx, p.insert, p.target)
-	p.modify = m
+	if err == nil {
+		p.modify = m
+	}
 	return err
 }
 

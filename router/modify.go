@@ -52,12 +52,12 @@ func (c *Session) positioned(ctx context.Context, st *planner.Statement, plan *p
 
 // modifyWhole runs a write on several shards to its end, for a Query.
 func (c *Session) modifyWhole(ctx context.Context, w *writer) error {
-	return c.writeWhole(ctx, w.plan.Modify.Block, func() (*exec.Modification, error) { return c.openModify(ctx, w) })
+	return c.writeWhole(ctx, w.plan.Modify.Block, func() (write, error) { return c.openModify(ctx, w) })
 }
 
 // writeWhole opens a write on several shards and runs it to its end, for a Query. Outside of a transaction it is one of
 // its own, which the end of the Query commits, unless it needs a block of the client.
-func (c *Session) writeWhole(ctx context.Context, needsBlock bool, open func() (*exec.Modification, error)) error {
+func (c *Session) writeWhole(ctx context.Context, needsBlock bool, open func() (write, error)) error {
 	own := !c.x.InBlock() && !c.x.InImplicitBlock() && !needsBlock
 	if own {
 		c.beginImplicit()
@@ -122,7 +122,9 @@ func (c *Session) bindModify(ctx context.Context, p *portal) error {
 		plan: p.plan, shards: p.target.Shards, sent: c.severalText(p), bind: &p.bind,
 		types: st.described.Parameters, portal: p.name,
 	})
-	p.modify = m
+	if err == nil {
+		p.modify = m
+	}
 	return err
 }
 

@@ -23,7 +23,7 @@ type portal struct {
 	bind    wire.Bind   // views tail
 	tail    []byte
 	scatter *exec.Scatter
-	modify  *exec.Modification
+	modify  write
 	insert  *insertion // of an INSERT that one shard cannot run as it is
 	local   bool
 	done    bool // a local statement ran
@@ -126,6 +126,10 @@ func (c *Session) bindPortal(ctx context.Context, p *portal) error {
 		}
 		if p.insert != nil {
 			if err := c.bindInsert(ctx, p); err != nil {
+				return err
+			}
+		} else if target.Transfer {
+			if err := c.bindTransfer(ctx, p); err != nil {
 				return err
 			}
 		} else if p.plan.Modify != nil {

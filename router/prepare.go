@@ -174,7 +174,7 @@ func argsOf(data *planner.ExecuteData) (values [][]byte, constant bool) {
 // routeExecute finds the shards of an EXECUTE from its arguments.
 func (c *Session) routeExecute(ctx context.Context, st *statement, data *planner.ExecuteData) (planner.Target, planner.Args, error) {
 	values, constant := argsOf(data)
-	if !constant && st.plan.Route.Kind == planner.RouteFilters {
+	if !constant && (st.plan.Route.Kind == planner.RouteFilters || st.plan.Transfer != nil) {
 		return planner.Target{}, planner.Args{}, pgerr.Unsupported(
 			"EXECUTE of a statement on a sharded table needs constants as arguments", "Write the value itself as the argument.")
 	}
@@ -201,6 +201,11 @@ func (c *Session) simpleExecute(ctx context.Context, outer *planner.Statement, p
 	}
 	if err := c.x.MayUse(ctx, target.Shards, st.plan.ReadOnly); err != nil {
 		return err
+	}
+	if target.Transfer {
+		return c.transferWhole(ctx, &insertion{
+			plan: st.plan, sent: &st.sent, args: args, types: st.sent.Types, seen: &st.described, bind: &wire.Bind{Params: args.Params}, quiet: true,
+		})
 	}
 	if !target.Whole || len(target.Shards) > 1 {
 		return c.scatterExecute(ctx, st, target, args)

@@ -139,6 +139,8 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 		return c.copyIn(ctx, st.Text, plan, target, st.Chars)
 	case len(target.Shards) > 1 && plan.Kind == planner.Copy:
 		return c.x.CopyOut(ctx, target.Shards, st.Text, plan.Copy, st.Chars)
+	case target.Transfer:
+		return c.simpleTransfer(ctx, st, plan, args)
 	case !target.Whole && plan.Modify != nil:
 		return c.simpleModify(ctx, st, plan, target)
 	case !target.Whole:

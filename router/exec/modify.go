@@ -361,37 +361,44 @@ func (m *Modification) collect(ctx context.Context, parts []*part) error {
 
 // sendNext sends the next frame of the answer; row says that it was a row, more that there was one.
 func (m *Modification) sendNext() (row, more bool, err error) {
+	frame, more, err := m.nextFrame()
+	if frame == nil || err != nil {
+		return false, more, err
+	}
+	return frame[0] == wire.TypeDataRow, more, m.x.out.Append(frame)
+}
+
+// nextFrame is the next frame of the answer, valid until the next call; more is false at its end.
+func (m *Modification) nextFrame() (frame []byte, more bool, err error) {
 	for len(m.order) > 0 {
 		frame, ok, err := m.parts[m.order[0]].next()
 		if err != nil {
-			return false, false, err
+			return nil, false, err
 		}
-		row := ok && frame[0] == wire.TypeDataRow
-		if row || !ok {
+		if !ok || frame[0] == wire.TypeDataRow {
 			m.order = m.order[1:]
 		}
 		if ok {
-			return row, true, m.x.out.Append(frame)
+			return frame, true, nil
 		}
 	}
 	for ; m.current < len(m.parts); m.current++ {
 		frame, ok, err := m.parts[m.current].next()
 		if err != nil {
-			return false, false, err
+			return nil, false, err
 		}
 		if !ok {
 			continue
 		}
-		row = frame[0] == wire.TypeDataRow
-		if move := m.request.Move; row && move != nil {
+		if move := m.request.Move; frame[0] == wire.TypeDataRow && move != nil {
 			if m.scratch, err = wire.AppendDataRowTrimmed(m.scratch[:0], frame[5:], move.Hidden); err != nil {
-				return false, false, err
+				return nil, false, err
 			}
 			frame = m.scratch
 		}
-		return row, true, m.x.out.Append(frame)
+		return frame, true, nil
 	}
-	return false, false, nil
+	return nil, false, nil
 }
 
 // complete sends the command tag. Its count is that of the rows changed or, as in Postgres, of the rows that this call

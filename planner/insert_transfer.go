@@ -161,7 +161,13 @@ func (a *analysis) checkTransfer(i *insertStmt) *Error {
 func (a *analysis) timedDefaults(given int) ([]*catalog.Column, *Error) {
 	var timed []*catalog.Column
 	for _, c := range a.insertion.target.relation.Live() {
-		if p := slices.Index(a.insertion.places, c); p >= 0 && p < given || !c.HasDefault || c.DefaultIsConst || c.Generated || c.Identity != 0 {
+		if p := slices.Index(a.insertion.places, c); p >= 0 && p < given {
+			continue
+		}
+		if a.insertion.target.place == sharded && (c.Identity != 0 || strings.Contains(c.Default, "nextval(")) {
+			return nil, refuse("Give the column a value in the query.", "INSERT … SELECT between tables of different shards is not supported where column %q is left to its sequence", c.Name)
+		}
+		if !c.HasDefault || c.DefaultIsConst || c.Generated || c.Identity != 0 {
 			continue
 		}
 		def := a.defaultNode(c)

@@ -151,6 +151,9 @@ func (a *analysis) checkTransfer(i *insertStmt) *Error {
 	if i.WithClause != nil && i.SelectStmt.GetSelectStmt().WithClause != nil {
 		return refuse(hintTransfer, "INSERT … SELECT between tables of different shards with two WITH clauses is not supported")
 	}
+	if i.Override == overridingUser {
+		return refuse(hintTransfer, "INSERT … SELECT between tables of different shards with OVERRIDING USER VALUE is not supported")
+	}
 	if a.functions.clock != "" {
 		return refuse("Give the time as a parameter or as a constant.", "function %s in INSERT … SELECT between tables of different shards is not supported: each shard would have a time of its own", a.functions.clock)
 	}

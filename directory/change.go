@@ -21,6 +21,9 @@ var (
 	// ErrNotHeld: the hold to be decided or cleared is no longer there, because
 	// somebody else ended it.
 	ErrNotHeld = errors.New("table is not held by this change")
+	// ErrNoCopy: a reference table would not be on every shard, because shards or reference
+	// tables were added meanwhile. Begin again with the newest map.
+	ErrNoCopy = errors.New("reference table has no copy on a shard")
 	// ErrNoTable: the table to be changed is not in the map.
 	ErrNoTable = errors.New("table is not in the map")
 )

@@ -8,14 +8,21 @@ import (
 // AddShard adds a shard.
 type AddShard struct {
 	Shard Shard // State defaults to ShardActive
+	// Copies are the reference tables that the shard has.
+	Copies []TableName
 }
 
-// Apply adds the shard; its name must be new.
+// Apply adds the shard; its name must be new. ErrNoCopy when it lacks a reference table.
 func (c AddShard) Apply(m *Map) (*Map, error) {
 	return m.edit("add shard "+string(c.Shard.ID), func(d *draft) error {
 		s := c.Shard
 		if s.State == "" {
 			s.State = ShardActive
+		}
+		for i := range d.Tables {
+			if t := &d.Tables[i]; t.Kind == TableReference && !slices.Contains(c.Copies, t.Name) {
+				return fmt.Errorf("table %s: %w", t.Name, ErrNoCopy)
+			}
 		}
 		d.Shards = append(d.Shards, s)
 		return nil

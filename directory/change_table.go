@@ -1,6 +1,9 @@
 package directory
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // AddTable adds a sharded table with a group of its own. It does not raise the
 // catalog version; put it in a [Batch] with [BumpCatalog] where needed.
@@ -103,9 +106,11 @@ func (c PinTable) Apply(m *Map) (*Map, error) {
 // as [AddTable]. The copies must stand on all shards.
 type AddReference struct {
 	Table Table // Kind and Shard default to those of a reference table
+	// Copies are the shards that have the table.
+	Copies []ShardID
 }
 
-// Apply adds the table.
+// Apply adds the table; ErrNoCopy when a shard lacks it.
 func (c AddReference) Apply(m *Map) (*Map, error) {
 	return m.edit("add reference table "+c.Table.Name.String(), func(d *draft) error {
 		t := c.Table
@@ -117,6 +122,11 @@ func (c AddReference) Apply(m *Map) (*Map, error) {
 		}
 		if t.Shard == "" {
 			t.Shard = d.Home
+		}
+		for i := range d.Shards {
+			if !slices.Contains(c.Copies, d.Shards[i].ID) {
+				return fmt.Errorf("shard %s: %w", d.Shards[i].ID, ErrNoCopy)
+			}
 		}
 		return d.putTable(t)
 	})

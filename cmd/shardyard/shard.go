@@ -97,10 +97,11 @@ func addShard(cmd *cobra.Command, options shardOptions, name string) error {
 			return err
 		}
 		defer pools.Close()
-		performer, err := node.NewPerformer(store, pools, "cli", log)
+		performer, leave, err := node.NewPerformer(ctx, store, pools, "cli", log)
 		if err != nil {
 			return err
 		}
+		defer leave()
 		if err := node.AddShard(ctx, store, pools, performer, shard); err != nil {
 			return err
 		}

@@ -42,9 +42,11 @@ func Sweep(ctx context.Context, m *directory.Map, mirror Mirror, dial Dialer) (a
 		return 0, err
 	}
 	for _, shard := range mirror.Destinations {
-		if s.to[shard], err = s.connect(ctx, shard); err != nil {
+		conn, err := s.connect(ctx, shard)
+		if err != nil {
 			return 0, err
 		}
+		s.to[shard] = conn
 	}
 	if truncated {
 		return s.again(ctx)

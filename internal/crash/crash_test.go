@@ -181,6 +181,9 @@ func prepare(t *testing.T) {
 	}
 	exec("CREATE TABLE account (k int PRIMARY KEY, v int NOT NULL)")
 	exec("SHARD TABLE account BY HASH (k) PARTITIONS 16")
+	exec("CREATE TABLE country (k int PRIMARY KEY, v int NOT NULL)")
+	exec("INSERT INTO country SELECT i, 0 FROM generate_series(1, 3) i")
+	exec("SHARD TABLE country AS REFERENCE")
 	seen := map[string]bool{}
 	for k := 0; len(rows) < shards; k++ {
 		exec(fmt.Sprintf("INSERT INTO account VALUES (%d, 0)", k))
@@ -267,10 +270,50 @@ func cases() []crash {
 				}
 			}
 		}
+		if n == sizes[0] {
+			all = append(all, referenceCases()...)
+		}
 		for _, recovery := range []string{"recoveryBeforeFinish", "recoveryAfterFinish"} {
 			all = append(all, crash{"afterDecide", 0, n, "block", committed, false, recovery},
 				crash{"beforeDecide", 0, n, "block", rolledBack, false, recovery})
 		}
+	}
+	return all
+}
+
+// reference is the mode in which one statement writes a reference table, and so all shards.
+const reference = "reference"
+
+// referenceCases are those of a statement that writes a reference table: the copies are written before the commit.
+func referenceCases() []crash {
+	all := []crash{
+		{"beforeMirror", 0, shards, reference, rolledBack, false, ""},
+		{"afterMirror", 1, shards, reference, rolledBack, false, ""},
+		{"beforeDecide", 0, shards, reference, rolledBack, false, ""},
+		{"afterDecide", 0, shards, reference, committed, false, ""},
+		{"afterCommitPrepared", 1, shards, reference, committed, false, ""},
+	}
+	if !*full {
+		return all
+	}
+	all = append(all,
+		crash{"beforePrepare", 0, shards, reference, rolledBack, false, ""},
+		crash{"afterMirror", 0, shards, reference, rolledBack, false, ""},
+		crash{"afterMirror", 2, shards, reference, rolledBack, false, ""},
+		crash{"beforeRollback", 0, shards, reference, rolledBack, true, ""},
+		crash{"afterDecide", 0, shards, reference, committed, false, "recoveryBeforeFinish"},
+		crash{"afterDecide", 0, shards, reference, committed, false, "recoveryAfterFinish"},
+		crash{"beforeDecide", 0, shards, reference, rolledBack, false, "recoveryAfterFinish"})
+	_, decide, finish, end := afterSend(shards)
+	for nth := range end {
+		want := rolledBack
+		switch {
+		case nth == decide:
+			want = either
+		case nth >= finish:
+			want = committed
+		}
+		all = append(all, crash{"afterSend", nth, shards, reference, want, false, ""})
 	}
 	return all
 }
@@ -313,6 +356,7 @@ func (c crash) run(t *testing.T, binary string, value int) {
 		t.Errorf("recovery took %s", took)
 	}
 	got := truth(t, c.writers, value)
+	mustBeCopies(t)
 	if c.want != either && got != c.want {
 		t.Errorf("the transaction is %s, want %s", got, c.want)
 	}
@@ -344,6 +388,11 @@ func (c crash) send(t *testing.T, conn *pgx.Conn, value int) (answer chan error)
 		switch c.mode {
 		case "block":
 			_, err := conn.PgConn().Exec(ctx, "COMMIT").ReadAll()
+			answer <- err
+		case reference:
+			// A row is updated, one goes, and one comes.
+			_, err := conn.PgConn().Exec(ctx, fmt.Sprintf(`WITH gone AS (DELETE FROM country WHERE k > 3), changed AS (UPDATE country SET v = v + 1 WHERE k <= 3)
+				INSERT INTO country VALUES (%[1]d, %[1]d)`, 10+value)).ReadAll()
 			answer <- err
 		case "query":
 			_, err := conn.PgConn().Exec(ctx, strings.Join(updates, ";")).ReadAll()
@@ -422,13 +471,30 @@ func prepared(t *testing.T) (n int) {
 	return n
 }
 
+// mustBeCopies fails the test unless the reference table is the same on all shards, and nothing of it is left in an outbox.
+func mustBeCopies(t *testing.T) {
+	t.Helper()
+	var first string
+	onShard(t, func(conn *pgx.Conn) {
+		var here string
+		var left int
+		must(t, conn.QueryRow(t.Context(), "SELECT (SELECT string_agg(c::text, ' ' ORDER BY k) FROM country c), (SELECT count(*) FROM shardyard.change)").Scan(&here, &left))
+		if first == "" {
+			first = here
+		}
+		if here != first || left > 0 {
+			t.Errorf("the copies differ: %s and %s, and %d changes are left", first, here, left)
+		}
+	})
+}
+
 // truth asks the shards themselves; a transaction that is on some of its shards only fails the test.
 func truth(t *testing.T, writers, value int) outcome {
 	t.Helper()
 	n := 0
 	onShard(t, func(conn *pgx.Conn) {
 		var here int
-		must(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM account WHERE v = $1", value).Scan(&here))
+		must(t, conn.QueryRow(t.Context(), "SELECT (SELECT count(*) FROM account WHERE v = $1) + (SELECT count(*) FROM country WHERE v = 10 + $1)", value).Scan(&here))
 		n += here
 	})
 	switch n {

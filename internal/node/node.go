@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -91,13 +92,23 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	return n, n.serve(ctx, cfg)
 }
 
-// NewPerformer makes what changes the map, for a command. owner names the command.
-func NewPerformer(store *etcd.Store, pools *backend.Pools, owner string, log *slog.Logger) (*schema.Performer, error) {
+// NewPerformer makes what changes the map, for a command. command names it. Until leave is called the routers know that
+// it is at work; else they would undo what it has not finished.
+func NewPerformer(ctx context.Context, store *etcd.Store, pools *backend.Pools, command string, log *slog.Logger) (_ *schema.Performer, leave func(), err error) {
 	barrier, err := fence.New(fence.Config{Store: store, Dial: pools.Service, Log: log})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return newPerformer(store, barrier, pools, owner, log)
+	owner := command + "-" + rand.Text()[:12]
+	performer, err := newPerformer(store, barrier, pools, owner, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	leave, err = store.Attend(ctx, owner)
+	if err != nil {
+		return nil, nil, err
+	}
+	return performer, leave, nil
 }
 
 func newPerformer(store *etcd.Store, barrier *fence.Fence, pools *backend.Pools, owner string, log *slog.Logger) (*schema.Performer, error) {

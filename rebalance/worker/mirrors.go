@@ -27,6 +27,8 @@ type Config struct {
 	Timeout time.Duration
 	// Log. Defaults to none.
 	Log *slog.Logger
+
+	now func() time.Time // defaults to time.Now; set by tests only
 }
 
 func (c *Config) validate() error {
@@ -42,6 +44,9 @@ func (c *Config) validate() error {
 	if c.Interval < 0 || c.Timeout < 0 {
 		return errors.New("worker: interval and timeout must be positive")
 	}
+	if c.now == nil {
+		c.now = time.Now
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -55,6 +60,29 @@ type Worker struct {
 	conns map[string]*pgx.Conn
 	// told is the last trouble logged of each database, so that the log gets each once.
 	told map[string]string
+	// failed are the mirrors whose outbox could not be emptied, by database and ID.
+	failed map[string]map[string]failure
+}
+
+// The pauses before an outbox that could not be emptied is tried again: the first, doubled each time, and the longest.
+// New changes in it are tried at once.
+const (
+	minBackoff = time.Second
+	maxBackoff = 30 * time.Second
+)
+
+// failure is a mirror whose outbox could not be emptied.
+type failure struct {
+	left  outbox
+	pause time.Duration
+	until time.Time
+	err   error
+}
+
+// outbox is what an outbox has of one mirror.
+type outbox struct {
+	Last  int64
+	Count int64
 }
 
 // New makes a Worker.
@@ -62,7 +90,7 @@ func New(config Config) (*Worker, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	return &Worker{config: config, conns: make(map[string]*pgx.Conn), told: make(map[string]string)}, nil
+	return &Worker{config: config, conns: make(map[string]*pgx.Conn), told: make(map[string]string), failed: make(map[string]map[string]failure)}, nil
 }
 
 // Run works whenever this process is elected, until ctx ends.
@@ -73,6 +101,7 @@ func (w *Worker) Run(ctx context.Context) error {
 // term applies, as long as it is elected, what writers around the routers leave in the outboxes of mirrors.
 func (w *Worker) term(ctx context.Context) {
 	defer w.closeAll(ctx)
+	defer clear(w.failed)
 	ticker := time.NewTicker(w.config.Interval)
 	defer ticker.Stop()
 	for {
@@ -105,6 +134,7 @@ func (w *Worker) tell(ctx context.Context, database string, err error) {
 func (w *Worker) look(ctx context.Context, m *directory.Map) error {
 	mirrors := mirror.Of(m)
 	if len(mirrors) == 0 {
+		delete(w.failed, m.Database)
 		w.close(ctx, m.Database)
 		return nil
 	}
@@ -116,21 +146,36 @@ func (w *Worker) look(ctx context.Context, m *directory.Map) error {
 		return err
 	}
 	var failed error
+	now, tried := w.config.now(), w.failed[m.Database]
+	w.failed[m.Database] = make(map[string]failure)
 	for _, of := range mirrors {
-		if !left[of.ID] {
+		has, behind := left[of.ID]
+		if !behind {
+			continue
+		}
+		before, again := tried[of.ID]
+		if again && before.left == has && now.Before(before.until) {
+			w.failed[m.Database][of.ID] = before
+			failed = errors.Join(failed, before.err)
 			continue
 		}
 		applied, err := mirror.Sweep(ctx, m, of, w.config.Dial)
 		if applied > 0 {
 			w.config.Log.InfoContext(ctx, "applied changes of writers around the routers", "database", m.Database, "table", of.Table.String(), "changes", applied)
 		}
+		if err == nil {
+			continue
+		}
+		pause := min(max(minBackoff, 2*before.pause), maxBackoff)
+		has.Count -= int64(applied)
+		w.failed[m.Database][of.ID] = failure{left: has, pause: pause, until: now.Add(pause), err: err}
 		failed = errors.Join(failed, err)
 	}
 	return failed
 }
 
-// left names the mirrors whose outbox has committed changes.
-func (w *Worker) left(ctx context.Context, m *directory.Map) (map[string]bool, error) {
+// left are the committed changes in the outbox, by mirror.
+func (w *Worker) left(ctx context.Context, m *directory.Map) (map[string]outbox, error) {
 	conn := w.conns[m.Database]
 	if conn == nil {
 		home, ok := m.Shard(m.Home)
@@ -143,17 +188,15 @@ func (w *Worker) left(ctx context.Context, m *directory.Map) (map[string]bool, e
 		}
 		w.conns[m.Database] = conn
 	}
-	rows, err := conn.Query(ctx, "SELECT DISTINCT mirror FROM shardyard.change")
+	rows, err := conn.Query(ctx, "SELECT mirror, pg_catalog.max(sequence), pg_catalog.count(*) FROM shardyard.change GROUP BY mirror")
 	if err != nil {
 		return nil, fmt.Errorf("look at the outbox: %w", err)
 	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
+	left := make(map[string]outbox)
+	var id string
+	var has outbox
+	if _, err := pgx.ForEachRow(rows, []any{&id, &has.Last, &has.Count}, func() error { left[id] = has; return nil }); err != nil {
 		return nil, fmt.Errorf("look at the outbox: %w", err)
-	}
-	left := make(map[string]bool, len(ids))
-	for _, id := range ids {
-		left[id] = true
 	}
 	return left, nil
 }

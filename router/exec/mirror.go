@@ -101,6 +101,7 @@ func (x *Executor) applyMirrors(ctx context.Context, shards []directory.ShardID,
 			return err
 		}
 	}
+	// gofail: var beforeMirror struct{}
 	links := make([]*Link, 0, len(shards))
 	var failed error
 	for _, shard := range shards {
@@ -118,6 +119,7 @@ func (x *Executor) applyMirrors(ctx context.Context, shards []directory.ShardID,
 		if err := x.Drain(ctx, l); err != nil && failed == nil {
 			failed = x.mirrorError(l, err)
 		}
+		// gofail: var afterMirror struct{}
 	}
 	return failed
 }

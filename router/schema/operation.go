@@ -100,12 +100,16 @@ func (op *operation) start(ctx context.Context, shard directory.ShardID, conn *p
 // lock takes a table's lock in the open transaction, which waits for the transactions that have used it, a
 // bounded number of times; in between others get their turn.
 func (op *operation) lock(ctx context.Context, conn *pgx.Conn, table directory.TableName) error {
+	return op.lockIn(ctx, conn, table, "ACCESS EXCLUSIVE")
+}
+
+func (op *operation) lockIn(ctx context.Context, conn *pgx.Conn, table directory.TableName, mode string) error {
 	var err error
 	for range op.p.config.LockAttempts {
 		if _, err = conn.Exec(ctx, "SAVEPOINT attempt"); err != nil {
 			return err
 		}
-		if _, err = conn.Exec(ctx, "LOCK TABLE ONLY "+table.String()+" IN ACCESS EXCLUSIVE MODE"); err == nil {
+		if _, err = conn.Exec(ctx, "LOCK TABLE ONLY "+table.String()+" IN "+mode+" MODE"); err == nil {
 			_, err = conn.Exec(ctx, "RELEASE attempt")
 			return err
 		}

@@ -175,6 +175,9 @@ func (op *operation) distribute(ctx context.Context, r Request, name directory.T
 	} else if err := checkEmpty(ctx, home, name, "sharded"); err != nil {
 		return nil, err
 	}
+	if err := op.lockReferenced(ctx, home, t.rel); err != nil {
+		return nil, err
+	}
 	if err := op.create(ctx, h, t); err != nil {
 		return nil, err
 	}
@@ -271,7 +274,7 @@ func (op *operation) decision(t *target) directory.Change {
 	table.Hold = &hold
 	switch {
 	case table.Kind == directory.TableReference:
-		return directory.AddReference{Table: table}
+		return directory.AddReference{Table: table, Copies: t.holders}
 	case table.Kind == directory.TablePinned:
 		return directory.PinTable{Table: table.Name, Shard: table.Shard, Hold: &hold}
 	case t.group != nil:

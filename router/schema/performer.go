@@ -130,8 +130,8 @@ func (p *Performer) Perform(ctx context.Context, r Request) (*Result, error) {
 			return nil, inTransaction(tagOf(statement))
 		}
 		result, err := p.change(ctx, r)
-		for attempt := 1; isState(err, "40P01") && attempt < p.config.LockAttempts; attempt++ {
-			result, err = p.change(ctx, r) // a shard ended it in favour of another change: nothing is left of it
+		for attempt := 1; (isState(err, "40P01") || errors.Is(err, directory.ErrNoCopy)) && attempt < p.config.LockAttempts; attempt++ {
+			result, err = p.change(ctx, r) // it ended in favour of another change: nothing is left of it
 		}
 		return result, withoutPosition(err)
 	}

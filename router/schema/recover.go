@@ -92,6 +92,7 @@ func (p *Performer) leftovers(m *directory.Map, alive map[string]bool) []*leftov
 	return all
 }
 
+// liveRouters are the routers that live, and the commands that are running.
 func (p *Performer) liveRouters(ctx context.Context) (map[string]bool, error) {
 	routers, err := p.config.Store.Routers(ctx)
 	if err != nil {
@@ -102,6 +103,13 @@ func (p *Performer) liveRouters(ctx context.Context) (map[string]bool, error) {
 		if router.Live {
 			alive[router.Info.Name] = true
 		}
+	}
+	present, err := p.config.Store.Present(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range present {
+		alive[name] = true
 	}
 	return alive, nil
 }

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -110,6 +111,19 @@ func (op *operation) copyReference(ctx context.Context, home *pgx.Conn, needs []
 	return nil
 }
 
+// lockReferenced keeps the writers of reference tables out while a table gets foreign keys to them. Writers go from
+// the home shard to the others, so it is locked there first; else each could wait for the other on another shard.
+func (op *operation) lockReferenced(ctx context.Context, home *pgx.Conn, rel *catalog.Relation) error {
+	for _, fk := range rel.ForeignKeys {
+		if to, ok := op.m.Table(fk.References); ok && to.Kind == directory.TableReference && to.Name != rel.Name {
+			if err := op.lockIn(ctx, home, to.Name, "SHARE ROW EXCLUSIVE"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // enforce lets the foreign keys of a new table to reference tables hold where those are mirrored.
 func (op *operation) enforce(ctx context.Context, conn *pgx.Conn, rel *catalog.Relation) error {
 	for _, fk := range rel.ForeignKeys {
@@ -176,21 +190,27 @@ func (op *operation) checkUnreferenced(ctx context.Context, conn *pgx.Conn, name
 
 // AddShard adds a shard that has joined to the map of a database; first it gives it copies of all reference tables.
 // It may be repeated after a failure.
-func (p *Performer) AddShard(ctx context.Context, database string, shard directory.Shard) (err error) {
+func (p *Performer) AddShard(ctx context.Context, database string, shard directory.Shard) error {
+	err := p.addShard(ctx, database, shard)
+	for attempt := 1; errors.Is(err, directory.ErrNoCopy) && attempt < p.config.LockAttempts; attempt++ {
+		err = p.addShard(ctx, database, shard) // a table has become a reference table meanwhile
+	}
+	return err
+}
+
+func (p *Performer) addShard(ctx context.Context, database string, shard directory.Shard) (err error) {
 	m, err := p.config.Store.LoadMap(ctx, database)
 	if err != nil {
 		return err
 	}
-	var tables []directory.TableName
-	for i := range m.Tables {
-		if t := &m.Tables[i]; t.Kind == directory.TableReference {
-			if t.Hold != nil {
-				return held(t)
-			}
-			tables = append(tables, t.Name)
-		}
+	tables, err := referenceTables(m)
+	if err != nil {
+		return err
 	}
 	if len(tables) == 0 {
+		if err := p.dropStale(ctx, database, shard); err != nil {
+			return err
+		}
 		_, err := p.config.Store.Apply(ctx, database, directory.AddShard{Shard: shard})
 		return err
 	}
@@ -199,13 +219,44 @@ func (p *Performer) AddShard(ctx context.Context, database string, shard directo
 	if err := op.setHold(ctx); err != nil {
 		return err
 	}
+	// Invariant: copies that are in use are never made anew. While the tables are held nobody else adds the shard.
+	if _, added := op.m.Shard(shard.ID); added {
+		return pgerr.Newf("55006", "shard %q has just been added by another session", shard.ID)
+	}
 	if err := op.copyAll(ctx, shard); err != nil {
 		return err
 	}
 	if err := p.reached("decide"); err != nil {
 		return err
 	}
-	return op.decide(ctx, directory.AddShard{Shard: shard})
+	return op.decide(ctx, directory.AddShard{Shard: shard, Copies: tables})
+}
+
+// referenceTables are those of a map; none of them may be under change.
+func referenceTables(m *directory.Map) ([]directory.TableName, error) {
+	var tables []directory.TableName
+	for i := range m.Tables {
+		if t := &m.Tables[i]; t.Kind == directory.TableReference {
+			if t.Hold != nil {
+				return nil, held(t)
+			}
+			tables = append(tables, t.Name)
+		}
+	}
+	return tables, nil
+}
+
+// dropStale takes away what attempts to add the shard have left on it.
+func (p *Performer) dropStale(ctx context.Context, database string, shard directory.Shard) error {
+	conn, err := p.config.Dial(ctx, shard, database)
+	if err != nil {
+		return fmt.Errorf("connect to shard %s: %w", shard.ID, err)
+	}
+	defer p.close(ctx, conn)
+	if _, err := conn.Exec(ctx, dropStale); err != nil {
+		return fmt.Errorf("clean shard %s: %w", shard.ID, err)
+	}
+	return nil
 }
 
 // copyAll makes the copies on a shard that nobody uses yet, and commits them there: until the map has the

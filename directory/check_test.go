@@ -1,6 +1,8 @@
 package directory_test
 
 import (
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,6 +44,39 @@ func goodMap(t testing.TB) directory.Map {
 	}
 	m.Tables = append(m.Tables, directory.Table{Name: directory.TableName{Schema: "public", Name: "audit"}, Kind: directory.TablePinned, Shard: "s2"})
 	return m
+}
+
+// TestReferenceDecodeOfEncode: what a reference table is survives the directory.
+func TestReferenceDecodeOfEncode(t *testing.T) {
+	draft := goodMap(t)
+	name := directory.TableName{Schema: "public", Name: "countries"}
+	draft.Tables = append(draft.Tables, directory.Table{Name: name, Kind: directory.TableReference, Shard: draft.Home, Key: []string{"code", "of"}, Mirror: "0f3a"})
+	m, err := directory.NewMap(draft)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoded, err := directory.Decode(encode(t, m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, ok := decoded.Table(name)
+	if !ok || table.Kind != directory.TableReference || table.Mirror != "0f3a" || !slices.Equal(table.Key, []string{"code", "of"}) || table.Shard != m.Home {
+		t.Errorf("it is decoded as %+v", table)
+	}
+	if got := decoded.ShardsOf(table); len(got) != len(m.Shards) {
+		t.Errorf("it is on %v", got)
+	}
+	added := directory.Shard{ID: "s9", Primary: directory.Endpoint{Host: "h", Port: 1}}
+	if _, err := (directory.AddShard{Shard: added}).Apply(m); !errors.Is(err, directory.ErrNoCopy) {
+		t.Errorf("a shard without a copy is added: %v", err)
+	}
+	if _, err := (directory.AddShard{Shard: added, Copies: []directory.TableName{name}}).Apply(m); err != nil {
+		t.Error(err)
+	}
+	one := directory.Table{Name: directory.TableName{Schema: "public", Name: "one"}, Key: []string{"k"}, Mirror: "1"}
+	if _, err := (directory.AddReference{Table: one, Copies: []directory.ShardID{m.Home}}).Apply(m); !errors.Is(err, directory.ErrNoCopy) {
+		t.Errorf("a table that is not on all shards becomes a reference table: %v", err)
+	}
 }
 
 func TestCheckNamesWhatIsWrong(t *testing.T) {

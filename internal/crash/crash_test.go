@@ -291,7 +291,6 @@ func referenceCases() []crash {
 		{"afterMirror", 1, shards, reference, rolledBack, false, ""},
 		{"beforeDecide", 0, shards, reference, rolledBack, false, ""},
 		{"afterDecide", 0, shards, reference, committed, false, ""},
-		{"afterCommitPrepared", 1, shards, reference, committed, false, ""},
 	}
 	if !*full {
 		return all

@@ -36,6 +36,7 @@ type Session struct {
 	pid                uint32
 	secret             [4]byte
 	serving            bool // it got its first ReadyForQuery
+	dumping            bool // the client is pg_dump
 
 	// inFlight is the epoch of the oldest view that the running request planned under; 0: nothing runs.
 	inFlight atomic.Uint64

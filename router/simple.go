@@ -26,20 +26,20 @@ func (c *Session) queryMessage(ctx context.Context, body []byte) error {
 		err = c.x.EndPipeline(ctx)
 	}
 	c.dropUnnamed()
-	var text []byte
+	var text string
 	if err == nil {
-		text, err = wire.DecodeQuery(body)
+		text, err = c.queryText(body)
 	}
 	c.rest = multiQuery{simple: true}
 	if err == nil {
-		c.rest.statements, err = c.server.planner.Statements(string(text))
+		c.rest.statements, err = c.server.planner.Statements(text)
 	}
 	if err == nil && len(c.rest.statements) == 0 {
 		c.out.Put(wire.AppendEmptyQuery)
 	}
 	if err == nil && len(c.rest.statements) > 1 {
 		var done bool
-		if done, err = c.runWhole(ctx, string(text)); done {
+		if done, err = c.runWhole(ctx, text); done {
 			c.rest.next = len(c.rest.statements)
 		}
 		if c.x.CopyingIn() {
@@ -96,6 +96,9 @@ func (c *Session) simpleStatement(ctx context.Context, st *planner.Statement) er
 
 func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 	plan, err := c.plan(ctx, st, nil)
+	if err == nil && c.dumping {
+		err = c.dumpable(plan)
+	}
 	if err == nil && plan.ParseOnly && c.x.Failed() {
 		err = c.x.ParseElsewhere(ctx, c.view.partitions.Home, st.Text)
 	}

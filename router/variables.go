@@ -256,6 +256,7 @@ func (c *Session) applyStartup(ctx context.Context, home directory.ShardID) erro
 		value := c.vars.startup[name]
 		if name == "application_name" {
 			c.vars.current = c.vars.current.With(name, cleanASCII(value))
+			c.dumping = value == dumper
 			continue
 		}
 		if strings.EqualFold(name, snapshotSetting) {

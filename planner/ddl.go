@@ -201,14 +201,9 @@ func (a *analysis) noteFunctions(m message) {
 	})
 }
 
-// planMaintenance plans TRUNCATE, LOCK, VACUUM, ANALYZE, CLUSTER and REINDEX, which are neither
-// queries nor changes of the catalog.
-func (a *analysis) planMaintenance(m message) (*Plan, *Error) {
-	tag := commandTag(m)
-	plan := a.planHome(tag)
-	if !a.env.Map.AnythingSharded() {
-		return plan, nil
-	}
+// planHomeTables plans TRUNCATE and LOCK of tables of the home shard, of reference tables, or of pinned ones.
+func (a *analysis) planHomeTables(m message, plan *Plan) (*Plan, *Error) {
+	tag := plan.Tag
 	away, home := a.touched(m)
 	plan.Tables = away
 	if len(away) == 0 {

@@ -63,8 +63,18 @@ func (a *analysis) planOther(m message) (*Plan, *Error) {
 		return a.planTables(m)
 	case "VacuumStmt", "ClusterStmt", "ReindexStmt":
 		return a.planMaintenance(m)
-	case "CheckPointStmt", "LoadStmt", "AlterSystemStmt":
+	case "CheckPointStmt":
+		return a.planCheckpoint(m), nil
+	case "LoadStmt":
 		return a.planHome(commandTag(m)), nil
+	case "AlterSystemStmt":
+		return a.planServer(m, func(m message) (*Plan, *Error) { return a.planHome(commandTag(m)), nil })
+	case "CreateTableSpaceStmt", "DropTableSpaceStmt", "AlterTableSpaceOptionsStmt":
+		return a.planServer(m, a.planDDL)
+	case "IndexStmt", "DropStmt":
+		if plan, err := a.planConcurrently(m); plan != nil || err != nil {
+			return plan, err
+		}
 	case "ViewStmt", "RuleStmt":
 		return a.planView(m)
 	}

@@ -4,11 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/shardyard/shardyard/directory"
 )
 
 // The parse tree, under names of ours: this file is the only one that knows where it comes from.
@@ -547,6 +551,86 @@ func temporaryObject(m message) bool {
 func isCascade(m message) bool {
 	t, ok := m.(*pg.TruncateStmt)
 	return ok && t.Behavior == pg.DropBehavior_DROP_CASCADE
+}
+
+// maintainedRelations are the tables and indexes of a VACUUM, ANALYZE, CLUSTER or REINDEX; none: all.
+func maintainedRelations(m message) []*rangeVar {
+	if v, ok := m.(*pg.VacuumStmt); ok {
+		var relations []*rangeVar
+		for _, n := range v.Rels {
+			relations = append(relations, n.GetVacuumRelation().GetRelation())
+		}
+		return relations
+	}
+	if main := mainRelation(m); main != nil {
+		return []*rangeVar{main}
+	}
+	return nil
+}
+
+func isVacuumCommand(m message) bool {
+	v, ok := m.(*pg.VacuumStmt)
+	return ok && v.IsVacuumcmd
+}
+
+// isConcurrent reports whether a REINDEX says CONCURRENTLY.
+func isConcurrent(m message) bool {
+	r, ok := m.(*pg.ReindexStmt)
+	return ok && hasOption(r.Params, "concurrently")
+}
+
+func isVerbose(m message) bool {
+	switch m := m.(type) {
+	case *pg.VacuumStmt:
+		return hasOption(m.Options, "verbose")
+	case *pg.ReindexStmt:
+		return hasOption(m.Params, "verbose")
+	case *pg.ClusterStmt:
+		return hasOption(m.Params, "verbose")
+	}
+	return false
+}
+
+func hasOption(options []*node, name string) bool {
+	return slices.ContainsFunc(options, func(n *node) bool { return n.GetDefElem().GetDefname() == name })
+}
+
+// concurrentIndex is the index of a CREATE or DROP INDEX CONCURRENTLY; ok is false for every other statement.
+func concurrentIndex(m message) (index string, drops, ok bool) {
+	switch m := m.(type) {
+	case *pg.IndexStmt:
+		if !m.Concurrent || m.Idxname == "" {
+			return "", false, m.Concurrent
+		}
+		if schema := m.Relation.GetSchemaname(); schema != "" {
+			index = directory.QuoteIdentifier(schema) + "."
+		}
+		return index + directory.QuoteIdentifier(m.Idxname), false, true
+	case *pg.DropStmt:
+		for _, parts := range objectNames(m) {
+			var quoted []string
+			for _, part := range parts {
+				quoted = append(quoted, directory.QuoteIdentifier(part))
+			}
+			index = strings.Join(quoted, ".")
+		}
+		return index, true, m.Concurrent
+	}
+	return "", false, false
+}
+
+// uniqueColumns are the columns that a unique index compares by their own equality.
+func uniqueColumns(m message) (columns []string, unique bool) {
+	s, ok := m.(*pg.IndexStmt)
+	if !ok || !s.Unique {
+		return nil, false
+	}
+	for _, n := range s.IndexParams {
+		if e := n.GetIndexElem(); e.GetName() != "" && len(e.GetCollation()) == 0 && len(e.GetOpclass()) == 0 {
+			columns = append(columns, e.GetName())
+		}
+	}
+	return columns, true
 }
 
 // lockMode is the number of a LOCK TABLE's mode.

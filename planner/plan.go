@@ -40,13 +40,14 @@ const (
 	ShowSharding               // SHOW SHARDS, TABLES, PARTITIONS, TRANSACTIONS: Plan.Sharding
 	Explain                    // EXPLAIN: Plan.Explain
 	Modify                     // several shards run a statement that writes: Plan.Modify
+	Maintenance                // runs on one shard after the other, not as one transaction: Plan.Maintenance
 )
 
 var kindNames = [...]string{
 	"empty", "relay", "scatter", "begin", "commit", "rollback", "savepoint", "release", "rollback to",
 	"set transaction", "set constraints", "set", "reset", "show", "discard", "prepare", "execute",
 	"deallocate", "declare cursor", "fetch", "close cursor", "copy", "listen", "unlisten", "notify",
-	"ddl", "sharding", "show sharding", "explain", "modify",
+	"ddl", "sharding", "show sharding", "explain", "modify", "maintenance",
 }
 
 // String returns the lower-case name of the kind.
@@ -121,6 +122,7 @@ type Plan struct {
 	Explain     *ExplainData       // Explain
 	Insert      *InsertData        // Modify: an INSERT
 	Transfer    *TransferData      // Modify: an INSERT … SELECT whose rows have to be moved
+	Maintenance *MaintenanceData   // Maintenance
 
 	// texts are the ordinals of literals that are certainly not read as dates or times.
 	texts []int

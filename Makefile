@@ -4,10 +4,12 @@
 #   ONCE=1             make demo ends after the tour
 #   RUN=pattern        make test and make bench run only what matches
 #   FUZZTIME=10m       time of each fuzz target
+#   CHAOSTIME=5m       time of make chaos; SEED=n repeats one of its runs
 
 GO ?= go
 LISTEN ?= 127.0.0.1:6432
 FUZZTIME ?= 10m
+CHAOSTIME ?= 5m
 
 # Postgres's own grammar is C code.
 export CGO_ENABLED = 1
@@ -66,6 +68,10 @@ fuzz: ## run every fuzz target for FUZZTIME each
 .PHONY: crash
 crash: ## kill routers (-9) at every step of commits over several shards and of their recovery
 	$(GO) test -timeout 60m -count=1 $(if $(RUN),-run '$(RUN)') ./internal/crash -args -full
+
+.PHONY: chaos
+chaos: ## move money for CHAOSTIME while shards, routers and etcd are killed (-9) and stopped (SEED=n repeats one run)
+	$(GO) test -timeout 60m -count=1 -v ./internal/chaos -chaos.for $(CHAOSTIME) $(if $(SEED),-chaos.seed $(SEED))
 
 .PHONY: bench
 bench: build ## measure what the router costs: select, commit, scatter, copy (RUN, BENCH_FLAGS); writes docs/performance.md

@@ -220,7 +220,11 @@ func (s *Schedule) play(ctx context.Context, a *arena, order []step) (history, e
 // steps runs the steps until one is due whose session still waits.
 func (s *Schedule) steps(ctx context.Context, p *player, order []step) error {
 	for number, st := range order {
-		if err := p.collect(-1, 50*time.Millisecond); err != nil {
+		patience := 50 * time.Millisecond
+		if p.stuck() {
+			patience = lastWait // a deadlock, which the servers are to find
+		}
+		if err := p.collect(-1, patience); err != nil {
 			return err
 		}
 		if p.running[st.session] != nil {
@@ -244,6 +248,11 @@ func (s *Schedule) steps(ctx context.Context, p *player, order []step) error {
 		}
 	}
 	return nil
+}
+
+// stuck reports whether every session waits.
+func (p *player) stuck() bool {
+	return !slices.Contains(p.running, nil)
 }
 
 func (p *player) take(session int, got answer) error {

@@ -13,14 +13,36 @@ const (
 	hintPin   = "Give a value for every column of the shard key (column = value) of each sharded table, or join the tables by their shard keys."
 )
 
+// numbersRows reports whether a sequence numbers a column of any sharded table.
+func (a *analysis) numbersRows() bool {
+	if a.env.Catalog == nil {
+		return false
+	}
+	for i := range a.env.Map.Tables {
+		t := &a.env.Map.Tables[i]
+		if t.Kind != directory.TableSharded {
+			continue
+		}
+		r, ok := a.env.Catalog.Relation(t.Name)
+		if ok && slices.ContainsFunc(r.Columns, func(c catalog.Column) bool { return c.Sequence != directory.TableName{} }) {
+			return true
+		}
+	}
+	return false
+}
+
 // plan says where a statement goes, from the relations that it mentions. The plan is a Relay.
 func (a *analysis) plan(tag string) (*Plan, *Error) {
 	plan := &Plan{Kind: Relay, Tag: tag, Tables: a.mapTables(), Dirty: a.functions.dirty}
 	if a.functions.advisory {
 		plan.Pins = "session advisory lock"
 	}
-	if a.functions.sessionValue != "" {
-		plan.SessionValue = a.functions.sessionValue
+	if name := a.functions.sessionValue; name != "" {
+		if a.numbersRows() {
+			return nil, refuse("Use INSERT … RETURNING, which tells the value.",
+				"%s is not supported where sequences number the rows of sharded tables: the router supplies those values", name)
+		}
+		plan.SessionValue = name
 	}
 	plan.Mirrors = a.mirrors()
 	for _, r := range a.references {

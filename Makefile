@@ -19,7 +19,7 @@ endif
 
 # Packages without goroutines of their own. All others are tested under the race detector.
 PLAIN = ./directory ./planner/... ./rebalance ./router/merge ./router/pgerr ./router/wire
-TEST_FLAGS = -timeout 9m $(if $(RUN),-run '$(RUN)')
+TEST_FLAGS = -timeout 15m $(if $(RUN),-run '$(RUN)')
 
 .PHONY: help
 help: ## list the tasks

@@ -5,8 +5,6 @@ import (
 	"strconv"
 	"strings"
 
-	pg "github.com/pganalyze/pg_query_go/v6"
-
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner/catalog"
 )
@@ -241,17 +239,17 @@ func (a *analysis) untyped(data *TransferData) map[int]*node {
 // shell plans the INSERT of one row of parameters, and makes the texts around the rows.
 func (a *analysis) shell(i *insertStmt, data *TransferData, timed []*catalog.Column) (*Plan, *Error) {
 	cannot := refuse(hintTransfer, "this INSERT cannot be rewritten for other shards than the query's")
-	edited := cloneNode(&pg.Node{Node: &pg.Node_InsertStmt{InsertStmt: i}}).GetInsertStmt()
+	edited := cloneInsert(i)
 	edited.WithClause = nil
 	base := data.Params + data.Clock.Count()
 	untyped := a.untyped(data)
-	row := &pg.List{}
+	var row []*node
 	for p := range data.Columns {
 		if c := untyped[p]; c != nil {
-			row.Items = append(row.Items, c)
+			row = append(row, c)
 			continue
 		}
-		row.Items = append(row.Items, paramNode(base+p+1))
+		row = append(row, paramNode(base+p+1))
 	}
 	if len(timed) > 0 && len(edited.Cols) == 0 {
 		for _, c := range a.insertion.places[:data.Columns] {
@@ -260,11 +258,9 @@ func (a *analysis) shell(i *insertStmt, data *TransferData, timed []*catalog.Col
 	}
 	for _, c := range timed {
 		edited.Cols = append(edited.Cols, targetNode(c.Name, nil))
-		row.Items = append(row.Items, cloneNode(a.defaultNode(c)))
+		row = append(row, cloneNode(a.defaultNode(c)))
 	}
-	edited.SelectStmt = &pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: &pg.SelectStmt{
-		ValuesLists: []*node{{Node: &pg.Node_List{List: row}}}, LimitOption: pg.LimitOption_LIMIT_OPTION_DEFAULT, Op: setOpNone,
-	}}}
+	edited.SelectStmt = valuesNode(row)
 	sql, failed := rewrite(edited, func(m message) error {
 		if data.Clock == nil {
 			return nil
@@ -296,7 +292,7 @@ func (a *analysis) shell(i *insertStmt, data *TransferData, timed []*catalog.Col
 		}
 		data.Values = append(data.Values, text)
 	}
-	if len(data.Values) != len(row.Items) {
+	if len(data.Values) != len(row) {
 		return nil, cannot
 	}
 	return a.planShell(insert, sql, data)

@@ -30,15 +30,7 @@ func (c *Session) explain(ctx context.Context, st *planner.Statement, plan *plan
 		}
 	}
 	if target.Transfer {
-		if plan.Explain.Analyze {
-			return r, pgerr.Unsupported("EXPLAIN ANALYZE of an INSERT … SELECT whose rows go from shard to shard is not supported", "Use EXPLAIN without ANALYZE.")
-		}
-		for _, line := range plan.RouteLines() {
-			if !strings.HasPrefix(line, "route: ") {
-				r.rows = append(r.rows, []string{"Shardyard: " + line})
-			}
-		}
-		return r, nil
+		return explainTransfer(r, plan)
 	}
 	readOnly := inner.ReadOnly || !plan.Explain.Analyze
 	if !readOnly && len(target.Shards) > 1 && !c.x.InBlock() && !c.x.InImplicitBlock() {
@@ -94,6 +86,19 @@ func (c *Session) explain(ctx context.Context, st *planner.Statement, plan *plan
 		}
 	}
 	c.x.Idle()
+	return r, nil
+}
+
+// explainTransfer shows the routing of an INSERT … SELECT whose rows go from shard to shard.
+func explainTransfer(r result, plan *planner.Plan) (result, error) {
+	if plan.Explain.Analyze {
+		return r, pgerr.Unsupported("EXPLAIN ANALYZE of an INSERT … SELECT whose rows go from shard to shard is not supported", "Use EXPLAIN without ANALYZE.")
+	}
+	for _, line := range plan.RouteLines() {
+		if !strings.HasPrefix(line, "route: ") {
+			r.rows = append(r.rows, []string{"Shardyard: " + line})
+		}
+	}
 	return r, nil
 }
 

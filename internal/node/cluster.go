@@ -101,18 +101,17 @@ func compareID(a, b directory.ShardID) int {
 }
 
 func addToMap(ctx context.Context, store *etcd.Store, performer *schema.Performer, database string, m *directory.Map, shard directory.Shard) error {
-	var change directory.Change = directory.AddShard{Shard: shard}
-	if known, ok := m.Shard(shard.ID); ok {
-		if sameAddress(*known, shard) {
-			return nil
+	known, ok := m.Shard(shard.ID)
+	if !ok {
+		if err := performer.Join(ctx, database, shard.ID); err != nil {
+			return err
 		}
-		change = directory.UpdateShard{Shard: shard}
-	} else if err := performer.Join(ctx, database, shard.ID); err != nil {
-		return err
-	} else {
 		return performer.AddShard(ctx, database, shard)
 	}
-	_, err := store.Apply(ctx, database, change)
+	if sameAddress(*known, shard) {
+		return nil
+	}
+	_, err := store.Apply(ctx, database, directory.UpdateShard{Shard: shard})
 	return err
 }
 

@@ -53,7 +53,6 @@ type Transfer struct {
 	given   []int    // places of the row that are parameters
 	types   []uint32 // of the values that the SELECT gives
 	started bool
-	held    int
 	frames  []byte // rows and notices for the client, not sent yet
 	told    bool   // the client has got some of them
 	stored  int64
@@ -426,7 +425,7 @@ func (t *Transfer) key(i, place int, body []byte) (directory.Value, error) {
 		return directory.Null(rows.Column(i).Type), nil
 	}
 	oid := t.x.view.Catalog.BaseType(t.types[place])
-	err := error(directory.ErrUncertain)
+	err := directory.ErrUncertain
 	if from, ok := directory.KeyTypeOf(oid); ok {
 		var v directory.Value
 		if v, err = directory.ParseBinary(from, value); err == nil {

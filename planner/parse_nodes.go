@@ -1,0 +1,84 @@
+package planner
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+)
+
+// The constructors that rewriting needs.
+
+func targetNode(name string, value *node) *node {
+	return &pg.Node{Node: &pg.Node_ResTarget{ResTarget: &pg.ResTarget{Name: name, Val: value}}}
+}
+
+func integerNode(n int64) *node {
+	if n <= 1<<31-1 {
+		return &pg.Node{Node: &pg.Node_AConst{AConst: &pg.A_Const{Val: &pg.A_Const_Ival{Ival: &pg.Integer{Ival: int32(n)}}}}}
+	}
+	return &pg.Node{Node: &pg.Node_AConst{AConst: &pg.A_Const{Val: &pg.A_Const_Fval{Fval: &pg.Float{Fval: fmt.Sprint(n)}}}}}
+}
+
+// sumNode adds two counts of rows. Their sum may be greater than a bigint, which then means all rows; as
+// does NULL for either.
+func sumNode(left, right *node) *node {
+	sum := &pg.Node{Node: &pg.Node_AExpr{AExpr: &pg.A_Expr{
+		Kind: opPlain, Name: []*node{stringNode("+")}, Lexpr: castNode(left, "numeric"), Rexpr: castNode(right, "numeric"),
+	}}}
+	most := castNode(stringConstant(strconv.FormatInt(math.MaxInt64, 10)), "numeric")
+	return bigintNode(&pg.Node{Node: &pg.Node_MinMaxExpr{MinMaxExpr: &pg.MinMaxExpr{
+		Op: pg.MinMaxOp_IS_LEAST, Args: []*node{sum, most},
+	}}})
+}
+
+func stringConstant(s string) *node {
+	return &pg.Node{Node: &pg.Node_AConst{AConst: &pg.A_Const{Val: &pg.A_Const_Sval{Sval: &pg.String{Sval: s}}}}}
+}
+
+// bigintNode casts to bigint; a bare parameter of LIMIT is one anyway.
+func bigintNode(n *node) *node { return castNode(n, "int8") }
+
+func castNode(n *node, builtin string) *node {
+	return &pg.Node{Node: &pg.Node_TypeCast{TypeCast: &pg.TypeCast{
+		Arg: n, TypeName: &pg.TypeName{Names: []*node{stringNode("pg_catalog"), stringNode(builtin)}, Typemod: -1},
+	}}}
+}
+
+func timesZero(n *node) *node {
+	return &pg.Node{Node: &pg.Node_AExpr{AExpr: &pg.A_Expr{
+		Kind: opPlain, Name: []*node{stringNode("*")}, Lexpr: n, Rexpr: integerNode(0),
+	}}}
+}
+
+func cloneNode(n *node) *node { return proto.Clone(n).(*node) }
+
+func cloneInsert(i *insertStmt) *insertStmt { return proto.Clone(i).(*insertStmt) }
+
+// valuesNode is VALUES with one row.
+func valuesNode(row []*node) *node {
+	return &pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: &pg.SelectStmt{
+		ValuesLists: []*node{{Node: &pg.Node_List{List: &pg.List{Items: row}}}}, LimitOption: limitDefault, Op: setOpNone,
+	}}}
+}
+
+// castPrecise casts to a type of Postgres with a precision.
+func castPrecise(n *node, builtin string, precision int64) *node {
+	cast := castNode(n, builtin)
+	cast.GetTypeCast().TypeName.Typmods = []*node{integerNode(precision)}
+	return cast
+}
+
+func paramNode(number int) *node {
+	return &pg.Node{Node: &pg.Node_ParamRef{ParamRef: &pg.ParamRef{Number: int32(number)}}}
+}
+
+func columnNode(table, column string) *node {
+	return &pg.Node{Node: &pg.Node_ColumnRef{ColumnRef: &pg.ColumnRef{Fields: []*node{stringNode(table), stringNode(column)}}}}
+}
+
+func stringNode(s string) *node {
+	return &pg.Node{Node: &pg.Node_String_{String_: &pg.String{Sval: s}}}
+}

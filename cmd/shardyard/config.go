@@ -46,6 +46,8 @@ type config struct {
 	MaxClients int `koanf:"max_clients"`
 	// EntryCache bounds the entries of tables by DIRECTORY that are remembered. Defaults to 1,000,000.
 	EntryCache int `koanf:"entry_cache"`
+	// SequenceBlock bounds how many values of a sequence are drawn before rows need them. Defaults to 100.
+	SequenceBlock int `koanf:"sequence_block"`
 	// SnapshotFile keeps a copy of the map, from which the router starts while
 	// etcd is away. Defaults to none.
 	SnapshotFile string `koanf:"snapshot_file"`
@@ -110,7 +112,7 @@ func defaultConfig() config {
 		Service:    serviceConfig{User: "postgres"},
 		Auth:       authConfig{Method: "scram-sha-256"},
 		Pool:       poolConfig{Size: 20, AcquireTimeout: 10 * time.Second, ConnectTimeout: 5 * time.Second, IdleTimeout: 10 * time.Minute, MaxLifetime: time.Hour},
-		MaxClients: 1000, EntryCache: 1_000_000,
+		MaxClients: 1000, EntryCache: 1_000_000, SequenceBlock: 100,
 		Log: logConfig{Level: "info", Format: "text"},
 	}
 }
@@ -137,6 +139,7 @@ func addServeFlags(flags *pflag.FlagSet) {
 	flags.Int("pool-size", d.Pool.Size, "server connections for each shard, database and role")
 	flags.Int("max-clients", d.MaxClients, "client connections")
 	flags.Int("entry-cache", d.EntryCache, "entries of DIRECTORY tables that are remembered")
+	flags.Int("sequence-block", d.SequenceBlock, "values of a sequence that are drawn before rows need them")
 	flags.String("snapshot-file", d.SnapshotFile, "copy of the map, to start from while etcd is away")
 	flags.String("log-level", d.Log.Level, "debug, info, warn or error")
 	flags.String("log-format", d.Log.Format, "text or json")
@@ -312,6 +315,9 @@ func (c config) validate() error {
 		if d <= 0 {
 			fault(key, "%s is not positive", d)
 		}
+	}
+	if c.SequenceBlock < 1 {
+		fault("sequence_block", "%d is less than 1", c.SequenceBlock)
 	}
 	if c.EntryCache < 1 {
 		fault("entry_cache", "%d is less than 1", c.EntryCache)

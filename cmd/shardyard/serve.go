@@ -64,7 +64,9 @@ func serve(ctx context.Context, c config) error {
 // node translates the keys of the configuration into what the packages take.
 func (c config) node() node.Config {
 	return node.Config{
-		Router: router.Config{Name: c.Name, Listen: c.Listen, Auth: c.Auth.rules(), MaxClients: c.MaxClients, EntryCache: c.EntryCache},
+		Router: router.Config{
+			Name: c.Name, Listen: c.Listen, Auth: c.Auth.rules(), MaxClients: c.MaxClients, EntryCache: c.EntryCache, SequenceBlock: c.SequenceBlock,
+		},
 		Pools: backend.Config{
 			ServiceUser: c.Service.User, Passwords: c.passwords(), PoolSize: c.Pool.Size,
 			AcquireTimeout: c.Pool.AcquireTimeout, ConnectTimeout: c.Pool.ConnectTimeout,

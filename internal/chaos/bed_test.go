@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -197,4 +198,34 @@ func (b *bed) calm(t *testing.T) {
 		})
 	}
 	t.Logf("nothing old is prepared %s after the last fault", time.Since(healed).Round(time.Millisecond))
+}
+
+// quiet waits until no transaction of a router is open or prepared on any shard: the last ones of clients that have
+// gone may still be committed or rolled back.
+func (b *bed) quiet(t *testing.T) {
+	t.Helper()
+	const busy = `SELECT (SELECT count(*) FROM pg_prepared_xacts) + (SELECT count(*) FROM pg_stat_activity
+		WHERE starts_with(application_name, 'shardyard/') AND state <> 'idle')`
+	calm := 0
+	eventually(t, recoveryTime, func() error {
+		for shard := range shards {
+			conn, err := pgx.Connect(t.Context(), b.cluster.ConnString(shard, "postgres"))
+			if err != nil {
+				return err
+			}
+			var left int
+			err = conn.QueryRow(t.Context(), busy).Scan(&left)
+			if closed := conn.Close(t.Context()); err == nil {
+				err = closed
+			}
+			if err != nil || left > 0 {
+				calm = 0
+				return errors.Join(err, fmt.Errorf("%d transactions are open on s%d", left, shard+1))
+			}
+		}
+		if calm++; calm < 10 { // a commit goes from shard to shard
+			return errors.New("the shards have just become quiet")
+		}
+		return nil
+	})
 }

@@ -168,6 +168,7 @@ func (r *recorder) transaction(ctx context.Context, conn *pgx.Conn, random *rand
 
 func (r *recorder) check() {
 	r.tell()
+	r.bed.quiet(r.t)
 	final := map[int][]int{}
 	for shard := range shards {
 		for k, v := range r.contents(shard) {

@@ -17,8 +17,9 @@ ifdef PG_BIN
 export PG_BIN
 endif
 
-# Packages without goroutines of their own. All others are tested under the race detector.
-PLAIN = ./directory ./planner/... ./rebalance ./router/merge ./router/pgerr ./router/wire
+# Packages without goroutines of their own, and the comparison with a plain Postgres, which mostly waits for servers.
+# All others are tested under the race detector.
+PLAIN = ./directory ./planner/... ./rebalance ./router/merge ./router/pgerr ./router/wire ./internal/oracle
 TEST_FLAGS = -timeout 15m $(if $(RUN),-run '$(RUN)')
 
 .PHONY: help
@@ -36,7 +37,7 @@ demo: build ## start a cluster of three shards with a sample shop, and show it (
 
 .PHONY: test
 test: build bin/etcd bin/etcdctl ## run all tests, against real servers
-	$(GO) test $(TEST_FLAGS) $(PLAIN)
+	$(GO) test $(TEST_FLAGS) -parallel 8 $(PLAIN)
 	$(GO) test $(TEST_FLAGS) -race $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PLAIN))")
 
 .PHONY: lint

@@ -57,9 +57,15 @@ func newBed(t *testing.T) *bed {
 }
 
 func (b *bed) maps() map[string]*directory.Map {
-	m, err := directory.NewMap(directory.Map{ClusterID: "c", Database: b.database, Epoch: 1, Shards: cluster.Shards(), Home: "s1"})
+	m := directory.Map{ClusterID: "c", Database: b.database, Epoch: 1, Shards: cluster.Shards(), Home: "s1"}
+	for _, shard := range m.Shards[1:] { // each holds something
+		m.Tables = append(m.Tables, directory.Table{
+			Name: directory.TableName{Schema: "public", Name: "on_" + string(shard.ID)}, Kind: directory.TablePinned, Shard: shard.ID,
+		})
+	}
+	checked, err := directory.NewMap(m)
 	must(b.t, err)
-	return map[string]*directory.Map{b.database: m}
+	return map[string]*directory.Map{b.database: checked}
 }
 
 func (b *bed) dial(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {

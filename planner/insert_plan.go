@@ -173,12 +173,8 @@ func (a *analysis) checkSplit() *Error {
 		return a.notSplit("a subquery on a table").at(a.position(r.position))
 	case u.unknown != "":
 		return refuse(hintOneInsert, "function %s is not known, so it cannot be called on several shards", u.unknown).at(a.position(u.unknownP))
-	case u.server != "":
-		return refuse(hintOneInsert, "function %s depends on the server, so it cannot be called on several shards", u.server).at(a.position(u.serverP))
-	case a.systemCol >= 0:
-		return refuse(hintOneInsert, "system columns over several shards are not supported: their values differ from shard to shard").at(a.position(a.systemCol))
-	case a.regCast >= 0:
-		return refuse(hintOneInsert, "casts to OID alias types over several shards are not supported: OIDs differ from shard to shard").at(a.position(a.regCast))
+	case a.ofOneServer(hintOneInsert) != nil:
+		return a.ofOneServer(hintOneInsert)
 	case u.unusual:
 		return a.notSplit("XML and JSON table functions")
 	}

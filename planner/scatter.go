@@ -132,18 +132,28 @@ func (s *scatter) checkFunctions() *Error {
 		return clockRefusal().at(s.position(s.clockText))
 	case u.volatile != "":
 		return refuse(hintOneShard, "volatile function %s over several shards is not supported", u.volatile).at(s.position(u.volatileP))
-	case u.server != "":
-		return refuse(hintOneShard, "function %s depends on the server, so it cannot be called on several shards", u.server).at(s.position(u.serverP))
-	case s.systemCol >= 0:
-		return refuse(hintOneShard, "system columns over several shards are not supported: their values differ from shard to shard").at(s.position(s.systemCol))
-	case s.regCast >= 0:
-		return refuse(hintOneShard, "casts to OID alias types over several shards are not supported: OIDs differ from shard to shard").at(s.position(s.regCast))
+	case s.ofOneServer(hintOneShard) != nil:
+		return s.ofOneServer(hintOneShard)
 	case u.sample:
 		return s.several("TABLESAMPLE")
 	case u.unusual:
 		return s.several("XML and JSON table functions")
 	case u.currentOf:
 		return s.several("WHERE CURRENT OF")
+	}
+	return nil
+}
+
+// ofOneServer refuses what means something on one server only; nil if there is no such thing.
+func (a *analysis) ofOneServer(hint string) *Error {
+	u := &a.functions
+	switch {
+	case u.server != "":
+		return refuse(hint, "function %s depends on the server, so it cannot be called on several shards", u.server).at(a.position(u.serverP))
+	case a.systemCol >= 0:
+		return refuse(hint, "system columns over several shards are not supported: their values differ from shard to shard").at(a.position(a.systemCol))
+	case a.regCast >= 0:
+		return refuse(hint, "casts to OID alias types over several shards are not supported: OIDs differ from shard to shard").at(a.position(a.regCast))
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ import (
 //	tenants(id), projects(tenant_id int4) DIRECTORY round robin, colocated
 //	seats(tenant, name)                   DIRECTORY hash
 //	vaults(name text)                     DIRECTORY, new keys refused
-//	audit, ledger on s2; archive on s3: pinned
+//	audit, ledger on s2; archive on s3: pinned; countries: reference
 //	settings, notes, pairs: unsharded; v_settings, v_orders: views; traced: trigger that touches orders
 const fixtureTables = `
 customers  id:int8! name:text email:text:locale since:date score:int4
@@ -49,6 +49,7 @@ levels     l:int4=7 v:int4
 marks      k:text:soft n:int4
 audit      id:int8! what:text
 ledger     id:int8! amount:numeric
+countries  code:text! name:text
 archive    id:int8! body:text
 settings   id:int4! k:int8 name:text
 notes      id:int4! body:text
@@ -313,6 +314,7 @@ func fixtureMap() *directory.Map {
 	for table, shard := range map[string]string{"audit": "s2", "ledger": "s2", "archive": "s3"} {
 		m.Tables = append(m.Tables, directory.Table{Name: name(table), Kind: directory.TablePinned, Shard: directory.ShardID(shard)})
 	}
+	m.Tables = append(m.Tables, directory.Table{Name: name("countries"), Kind: directory.TableReference, Shard: "s1", Key: []string{"code"}, Mirror: "m1"})
 	built, err := directory.NewMap(m)
 	if err != nil {
 		panic(err)

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/shardyard/shardyard/directory"
@@ -77,6 +78,10 @@ func TestAddShardAgain(t *testing.T) {
 	}
 	if r, q := b.count(shard, "r"), b.count(shard, "q"); r != 102 || q != 50 {
 		t.Errorf("the copies have %d and %d rows", r, q) // the last row was inserted after it was added, around the router
+	}
+	shown, err := b.sharding(b.p, "SHOW TABLES")
+	if err != nil || len(shown.Rows) != 2 || !slices.Equal(shown.Rows[1], []string{"public", "r", "reference", "", "(id)", "", "", "s1, s2, s3, s9"}) {
+		t.Errorf("SHOW TABLES: %v, %v", shown, err)
 	}
 	// It is not given its copies a second time: they are in use.
 	b.exec(b.home(), "TRUNCATE r, q")

@@ -46,8 +46,8 @@ func (c *Session) afterDDL(ctx context.Context, plan *planner.Plan) error {
 	return nil
 }
 
-// announceDDL raises the catalog's version for all routers and waits until this one has read the new
-// catalog. The statement has succeeded already: what fails here is made up for in the background.
+// announceDDL raises the catalog's version and waits until all routers plan by the new catalog. The statement has
+// succeeded already: what fails here is made up for in the background.
 func (c *Session) announceDDL(ctx context.Context) {
 	bounded, cancel := context.WithTimeout(ctx, c.server.config.HoldTimeout)
 	defer cancel()
@@ -57,10 +57,18 @@ func (c *Session) announceDDL(ctx context.Context) {
 		_, err = c.database.await(bounded, func(v *view) bool { return v.epoch() >= m.Epoch })
 	}
 	if err == nil {
+		c.awaitRouters(bounded, m)
 		return
 	}
 	c.server.log.Warn("catalog change not announced", "session_id", c.id, "database", c.databaseName, "error", err)
 	c.server.announceLater(c.database)
+}
+
+// awaitRouters waits until all live routers plan new statements by the map.
+func (c *Session) awaitRouters(ctx context.Context, m *directory.Map) {
+	if err := c.server.maps.WaitPlanning(ctx, c.databaseName, m.Epoch); err != nil {
+		c.server.log.Warn("a router has not followed a change of the catalog yet", "session_id", c.id, "database", c.databaseName, "error", err)
+	}
 }
 
 // announceRetry is the pause between attempts to announce a change of the catalog.

@@ -163,6 +163,9 @@ func (s *Server) follow(ctx context.Context, d *database) {
 				}
 			}
 			if at := d.current.Load().epoch(); at > acknowledged {
+				if s.member != nil && !d.quiet(at) {
+					s.member.Planning(d.name, at)
+				}
 				for !d.quiet(at) {
 					if !sleep(ctx, quietPoll) {
 						return

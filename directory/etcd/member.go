@@ -34,7 +34,8 @@ type Member struct {
 
 	mu           sync.Mutex
 	acknowledged map[string]directory.Epoch
-	changed      bool      // acknowledged holds what etcd does not
+	planning     map[string]directory.Epoch
+	changed      bool      // they hold what etcd does not
 	heldUntil    time.Time // the lease certainly lives until then
 	incarnation  string
 
@@ -63,7 +64,7 @@ func (s *Store) Register(ctx context.Context, info RouterInfo) (*Member, error) 
 	m := &Member{
 		store: s, info: info, instance: hex.EncodeToString(instance),
 		wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}),
-		acknowledged: map[string]directory.Epoch{},
+		acknowledged: map[string]directory.Epoch{}, planning: map[string]directory.Epoch{},
 	}
 	takeover := true
 	switch err := m.register(ctx, takeover); {
@@ -111,10 +112,21 @@ func (m *Member) Held() bool {
 // more or ever will be. It does not wait: it is written soon after, together with what else was acknowledged
 // meanwhile, and again until etcd has it. Older epochs than one already acknowledged are ignored.
 func (m *Member) Acknowledge(database string, epoch directory.Epoch) {
+	m.note(m.acknowledged, database, epoch)
+}
+
+// Planning says that statements of the database which begin from now on are planned under this epoch or a newer one, while
+// some that began before may still run. It is written as Acknowledge says, which includes it.
+func (m *Member) Planning(database string, epoch directory.Epoch) {
+	m.note(m.planning, database, epoch)
+}
+
+// note remembers an epoch to be written.
+func (m *Member) note(epochs map[string]directory.Epoch, database string, epoch directory.Epoch) {
 	m.mu.Lock()
-	newer := epoch > m.acknowledged[database]
+	newer := epoch > epochs[database]
 	if newer {
-		m.acknowledged[database] = epoch
+		epochs[database] = epoch
 		m.changed = true
 	}
 	m.mu.Unlock()
@@ -254,7 +266,8 @@ func (m *Member) flush(ctx context.Context) error {
 // encode gives the value of the router's key. mu is held.
 func (m *Member) encode(incarnation string) (string, error) {
 	value, err := json.Marshal(registration{
-		RouterInfo: m.info, Instance: m.instance, Incarnation: incarnation, Acknowledged: maps.Clone(m.acknowledged),
+		RouterInfo: m.info, Instance: m.instance, Incarnation: incarnation,
+		Acknowledged: maps.Clone(m.acknowledged), Planning: maps.Clone(m.planning),
 	})
 	if err != nil {
 		return "", fmt.Errorf("encode registration: %w", err)

@@ -185,6 +185,30 @@ func TestWaitAcknowledged(t *testing.T) {
 	}
 }
 
+// TestWaitPlanning: what still runs is not waited for, routers that have not even learnt of the epoch are.
+func TestWaitPlanning(t *testing.T) {
+	store := openStore(t)
+	one, two := register(t, store, "r1"), register(t, store, "r2")
+	one.Acknowledge("app", 5)
+	two.Acknowledge("app", 4)
+	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	var missing *NotAcknowledgedError
+	if err := store.WaitPlanning(short, "app", 5); !errors.As(err, &missing) || !slices.Equal(missing.Routers, []string{"r2"}) {
+		t.Fatalf("the error is %v", err)
+	}
+	two.Planning("app", 5)
+	must(t, store.WaitPlanning(t.Context(), "app", 5))
+	short, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := store.WaitAcknowledged(short, "app", 5); !errors.As(err, &missing) || !slices.Equal(missing.Routers, []string{"r2"}) {
+		t.Errorf("the error is %v", err)
+	}
+	for _, m := range []*Member{one, two} {
+		must(t, m.Close(t.Context()))
+	}
+}
+
 // TestAcknowledgeIsCoalesced: however many there are, the last one counts and few are written.
 func TestAcknowledgeIsCoalesced(t *testing.T) {
 	store := openStore(t)

@@ -45,6 +45,7 @@ type registration struct {
 	Instance     string                     `json:"instance"`
 	Incarnation  string                     `json:"incarnation"`
 	Acknowledged map[string]directory.Epoch `json:"acknowledged"`
+	Planning     map[string]directory.Epoch `json:"planning,omitempty"`
 }
 
 // RouterState is one instance of a router as etcd knows it.
@@ -60,6 +61,8 @@ type RouterState struct {
 	Live bool
 	// Acknowledged epochs by database, of a live one.
 	Acknowledged map[string]directory.Epoch
+	// Planning are the epochs under which new statements are planned, by database, where they are newer.
+	Planning map[string]directory.Epoch
 }
 
 // NotAcknowledgedError says which live routers had not acknowledged an epoch when the wait for them ended.
@@ -109,7 +112,8 @@ func (s *Store) routers(ctx context.Context) ([]RouterState, int64, error) {
 		}
 		live[r.Name+"/"+r.Instance] = true
 		routers = append(routers, RouterState{
-			Info: r.RouterInfo, Instance: r.Instance, Incarnation: r.Incarnation, Live: true, Acknowledged: r.Acknowledged,
+			Info: r.RouterInfo, Instance: r.Instance, Incarnation: r.Incarnation, Live: true,
+			Acknowledged: r.Acknowledged, Planning: r.Planning,
 		})
 	}
 	for _, kv := range response.Responses[1].GetResponseRange().Kvs {
@@ -129,13 +133,29 @@ func (s *Store) routers(ctx context.Context) ([]RouterState, int64, error) {
 // server connections have to be terminated. It waits through outages of etcd, until ctx ends: the error
 // then is a *NotAcknowledgedError that names the routers it waits for.
 func (s *Store) WaitAcknowledged(ctx context.Context, database string, epoch directory.Epoch) (expired []string, err error) {
+	return s.waitRouters(ctx, database, epoch, func(r *RouterState) directory.Epoch { return r.Acknowledged[database] })
+}
+
+// WaitPlanning waits until every live router plans new statements of the database under epoch (or a later one), or is no
+// longer live. It does not wait for statements that run. It waits and ends as WaitAcknowledged does.
+func (s *Store) WaitPlanning(ctx context.Context, database string, epoch directory.Epoch) error {
+	_, err := s.waitRouters(ctx, database, epoch, func(r *RouterState) directory.Epoch {
+		return max(r.Acknowledged[database], r.Planning[database])
+	})
+	return err
+}
+
+// waitRouters waits until every live router has reached an epoch.
+func (s *Store) waitRouters(
+	ctx context.Context, database string, epoch directory.Epoch, reached func(*RouterState) directory.Epoch,
+) (expired []string, err error) {
 	missing := &NotAcknowledgedError{Database: database, Epoch: epoch}
 	for attempt := 0; ; attempt++ {
 		routers, revision, err := s.routers(ctx)
 		if err == nil {
 			attempt = 0
 			missing.Routers = nil
-			if expired = waitedFor(routers, missing); len(missing.Routers) == 0 {
+			if expired = waitedFor(routers, missing, reached); len(missing.Routers) == 0 {
 				return expired, nil
 			}
 			s.awaitRouterChange(ctx, revision)
@@ -152,15 +172,16 @@ func (s *Store) WaitAcknowledged(ctx context.Context, database string, epoch dir
 	}
 }
 
-// waitedFor adds the routers that must still acknowledge to missing and returns those that expired.
-func waitedFor(routers []RouterState, missing *NotAcknowledgedError) (expired []string) {
-	for _, r := range routers {
+// waitedFor adds the routers that have not reached the epoch to missing and returns those that expired.
+func waitedFor(routers []RouterState, missing *NotAcknowledgedError, reached func(*RouterState) directory.Epoch) (expired []string) {
+	for i := range routers {
+		r := &routers[i]
 		switch {
 		case !r.Live:
 			if !slices.Contains(expired, r.Info.Name) {
 				expired = append(expired, r.Info.Name)
 			}
-		case r.Acknowledged[missing.Database] < missing.Epoch:
+		case reached(r) < missing.Epoch:
 			missing.Routers = append(missing.Routers, r.Info.Name)
 		}
 	}

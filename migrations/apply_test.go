@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -156,6 +157,32 @@ func TestApplyAfterACrash(t *testing.T) {
 			var floor int64
 			must(t, conn.QueryRow(t.Context(), "SELECT floor FROM shardyard.epoch").Scan(&floor))
 		})
+	}
+}
+
+// TestApplyToAnOlderSchema: one that an older release made is brought up to date, whatever version it has.
+func TestApplyToAnOlderSchema(t *testing.T) {
+	config, conn := fresh(t, "older")
+	must(t, Apply(t.Context(), config))
+	undos, err := fs.Glob(Files, "*.down.sql")
+	must(t, err)
+	for version := len(undos) - 1; version > 0; version-- {
+		for i := len(undos) - 1; i >= version; i-- {
+			undo, err := fs.ReadFile(Files, undos[i])
+			must(t, err)
+			_, err = conn.Exec(t.Context(), string(undo))
+			must(t, err)
+		}
+		_, err := conn.Exec(t.Context(), fmt.Sprintf("UPDATE shardyard.schema_migrations SET version = %d", version))
+		must(t, err)
+		must(t, Apply(t.Context(), config))
+		wantVersion(t, conn, latest(t))
+		var sealed bool
+		must(t, conn.QueryRow(t.Context(), `SELECT count(*) = 1 AND bool_and(pronargs = 3) FROM pg_proc
+			WHERE pronamespace = 'shardyard'::regnamespace AND proname = 'decide'`).Scan(&sealed))
+		if !sealed {
+			t.Errorf("after version %d shardyard.decide is not the one with a seal", version)
+		}
 	}
 }
 

@@ -114,12 +114,22 @@ func (o *Origin) Next(cluster string, agent directory.ShardID, xid uint64) GID {
 	}
 }
 
-// DecideSQL is what decides the transaction and commits it on the last agent, in one message. participants
-// are the other shards, which have prepared it.
-func DecideSQL(gid GID, participants []directory.ShardID) string {
-	names := make([]string, len(participants))
-	for i, shard := range participants {
+// DecideMessage is what is sealed for the last agent (directory/mirror.Seal), which takes a decision from nobody
+// else: that the transaction is decided over this connection. participants are the other shards, which have prepared it.
+func DecideMessage(gid GID, participants []directory.ShardID) string {
+	return "decide:" + gid.String() + ":" + joined(participants)
+}
+
+// DecideSQL is what decides the transaction and commits it on the last agent, in one message. seal is that of
+// DecideMessage.
+func DecideSQL(gid GID, participants []directory.ShardID, seal string) string {
+	return "SELECT shardyard.decide('" + gid.String() + "', '{" + joined(participants) + "}', '" + seal + "'); COMMIT"
+}
+
+func joined(shards []directory.ShardID) string {
+	names := make([]string, len(shards))
+	for i, shard := range shards {
 		names[i] = string(shard)
 	}
-	return "SELECT shardyard.decide('" + gid.String() + "', '{" + strings.Join(names, ",") + "}'); COMMIT"
+	return strings.Join(names, ",")
 }

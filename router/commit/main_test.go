@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/directory/mirror"
 	"github.com/shardyard/shardyard/internal/devcluster"
 	"github.com/shardyard/shardyard/migrations"
 )
@@ -130,8 +131,19 @@ func (b *bed) begin(k int) (agent *pgx.Conn, gid GID) {
 }
 
 func (b *bed) decide(agent *pgx.Conn, gid GID) error {
-	_, err := agent.Exec(b.t.Context(), DecideSQL(gid, []directory.ShardID{"s2", "s3"}))
+	b.t.Helper()
+	others := []directory.ShardID{"s2", "s3"}
+	_, err := agent.Exec(b.t.Context(), DecideSQL(gid, others, b.seal(agent, gid, others)))
 	return err
+}
+
+// seal is what a router that commits over the connection proves itself with.
+func (b *bed) seal(agent *pgx.Conn, gid GID, participants []directory.ShardID) string {
+	b.t.Helper()
+	secrets := mirror.NewSecrets(b.dial)
+	secret, err := secrets.Of(b.t.Context(), cluster.Shards()[0], b.database)
+	must(b.t, err)
+	return mirror.Seal(secret, agent.PgConn().PID(), DecideMessage(gid, participants))
 }
 
 // want checks on how many shards k stands and on how many something is prepared.

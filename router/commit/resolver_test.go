@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -89,7 +90,8 @@ func TestAbortIsKept(t *testing.T) {
 func TestSettleWaitsForTheDecision(t *testing.T) {
 	b := newBed(t)
 	agent, gid := b.begin(1)
-	b.exec(agent, fmt.Sprintf("SELECT shardyard.decide('%s', '{s2,s3}')", gid))
+	others := []directory.ShardID{"s2", "s3"}
+	b.exec(agent, strings.TrimSuffix(DecideSQL(gid, others, b.seal(agent, gid, others)), "; COMMIT"))
 	settled := make(chan Outcome)
 	other := b.connect(0)
 	go func() {
@@ -274,9 +276,12 @@ func TestDecideRights(t *testing.T) {
 	victim, gid := b.begin(1)
 	b.exec(conn, "SET ROLE "+role)
 	ctx := t.Context()
+	others := []directory.ShardID{"s2", "s3"}
+	stolen, own := b.seal(victim, gid, others), b.seal(conn, gid, others)
 	for _, sql := range []string{
-		"SELECT shardyard.decide('" + gid.String() + "', '{}')",
-		"SELECT shardyard.decide('x', '{}')", "SELECT shardyard.decide(NULL, '{}')",
+		"SELECT shardyard.decide('" + gid.String() + "', '{s2,s3}', '" + stolen + "')", // of another connection
+		"SELECT shardyard.decide('" + gid.String() + "', '{s2,s3}', '" + own + "')",    // of another transaction
+		"SELECT shardyard.decide('x', '{}', '')", "SELECT shardyard.decide(NULL, '{}', NULL)", "SELECT * FROM shardyard.seal",
 		"SELECT * FROM shardyard.decision", "INSERT INTO shardyard.decision VALUES ('x', '{}', 'abort')", "DELETE FROM shardyard.decision",
 		"LOCK TABLE shardyard.decision IN SHARE MODE",
 	} {
@@ -289,8 +294,19 @@ func TestDecideRights(t *testing.T) {
 		var xid uint64
 		must(t, conn.QueryRow(ctx, "SELECT pg_current_xact_id()::text::bigint").Scan(&xid))
 		own := b.origin.Next("c", "s1", xid)
+		seal := b.seal(conn, own, others)
 		var got string
-		must(t, conn.QueryRow(ctx, "SELECT current_setting('synchronous_commit') FROM shardyard.decide($1, $2)", own.String(), []directory.ShardID{"s2"}).Scan(&got))
+		for _, wrong := range []struct {
+			participants []directory.ShardID
+			seal         *string
+		}{{nil, &seal}, {others, nil}, {others, new(string)}} {
+			_, err := conn.Exec(ctx, "SAVEPOINT s; SELECT")
+			must(t, err)
+			_, err = conn.Exec(ctx, "SELECT shardyard.decide($1, $2, $3)", own.String(), wrong.participants, wrong.seal)
+			wantCode(t, err, "42501")
+			b.exec(conn, "ROLLBACK TO s")
+		}
+		must(t, conn.QueryRow(ctx, "SELECT current_setting('synchronous_commit') FROM shardyard.decide($1, $2, $3)", own.String(), others, seal).Scan(&got))
 		must(t, conn.QueryRow(ctx, "SHOW synchronous_commit").Scan(&got))
 		if got != want {
 			t.Errorf("synchronous_commit %s becomes %s, want %s", set, got, want)

@@ -216,6 +216,9 @@ func (x *Executor) commitTogether(ctx context.Context, writers []writer) (commit
 	for _, w := range others {
 		t.participants = append(t.participants, w.link.shard)
 	}
+	if t.seal, err = x.seal(ctx, agent, commit.DecideMessage(t.gid, t.participants)); err != nil {
+		return false, errors.Join(err, x.Rollback(ctx))
+	}
 	// gofail: var beforePrepare struct{}
 	if err := t.prepare(ctx, others); err != nil {
 		return false, errors.Join(err, t.rollback(ctx))
@@ -239,6 +242,7 @@ type together struct {
 	gid          commit.GID
 	agent        *Link
 	participants []directory.ShardID
+	seal         string  // proves to the last agent that the decision is the router's
 	prepared     []*Link // those that have prepared
 }
 
@@ -296,7 +300,7 @@ func explainPrepare(shard directory.ShardID, err error) error {
 // will be, but for 08007.
 func (t *together) decide(ctx context.Context) error {
 	l := t.agent
-	errands := []errand{{link: l, sql: commit.DecideSQL(t.gid, t.participants)}}
+	errands := []errand{{link: l, sql: commit.DecideSQL(t.gid, t.participants, t.seal)}}
 	err := t.x.runAll(ctx, errands)
 	if err == nil && l.conn.TxStatus() == wire.TxIdle {
 		l.begun = false

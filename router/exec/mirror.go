@@ -11,7 +11,7 @@ import (
 	"github.com/shardyard/shardyard/router/wire"
 )
 
-// SetSecrets gives the executor what proves to shards that mirrored writes are the router's.
+// SetSecrets gives the executor what proves to shards that mirrored writes and decisions are the router's.
 func (x *Executor) SetSecrets(secrets *mirror.Secrets) { x.secrets = secrets }
 
 // Captures says before a statement runs on a link that it may write what is mirrored. Its command tag is held back
@@ -156,13 +156,18 @@ func (x *Executor) seal(ctx context.Context, l *Link, message string) (string, e
 // mirrorError is an error of a mirrored write as the client gets it: where it happened within our functions is no
 // concern of his.
 func (x *Executor) mirrorError(l *Link, err error) error {
-	e := pgerr.Of(err)
-	if e.Code == "42501" {
-		if shard, ok := x.view.Map.Shard(l.shard); ok { // the database may have been made anew
-			x.secrets.Forget(*shard, x.identity.Database)
-		}
+	x.forgetSecret(l, err)
+	return pgerr.Of(err).Bare()
+}
+
+// forgetSecret drops the secret of a shard that refused a seal: the database may have been made anew.
+func (x *Executor) forgetSecret(l *Link, err error) {
+	if pgerr.Of(err).Code != "42501" {
+		return
 	}
-	return e.Bare()
+	if shard, ok := x.view.Map.Shard(l.shard); ok {
+		x.secrets.Forget(*shard, x.identity.Database)
+	}
 }
 
 // mirrorPortal is the portal of our statements: the unnamed one may be the client's.

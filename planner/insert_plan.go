@@ -44,8 +44,18 @@ func (a *analysis) planInsert(i *insertStmt) (*Plan, *Error) {
 	if err != nil {
 		return a.planTransfer(i, err)
 	}
-	if plan.Refusal != nil && !a.insertion.hasRows() && plan.Route.whole() {
-		return a.planTransfer(i, plan.Refusal)
+	if plan.Refusal != nil && !a.insertion.hasRows() && !plan.Route.certain() {
+		transfer, why := a.planTransfer(i, plan.Refusal)
+		if plan.Route.whole() {
+			return transfer, why
+		}
+		if why != nil {
+			plan.Refusal = why
+			return plan, nil
+		}
+		plan.Kind, plan.Modify, plan.Transfer, plan.Refusal = Modify, &ModifyData{}, transfer.Transfer, nil
+		plan.Tables, plan.Dirty = transfer.Tables, plan.Dirty || transfer.Dirty
+		return plan, nil
 	}
 	if plan.Route.Kind != RouteFilters || !a.insertion.hasRows() {
 		return plan, err

@@ -93,6 +93,17 @@ func (r *Route) whole() bool {
 	return slices.ContainsFunc(r.Filters, func(f Filter) bool { return !f.Stored && len(f.Any) == 0 })
 }
 
+// certain reports whether all filters lead to the same partition, whatever the values: each has the same values for the same
+// key.
+func (r *Route) certain() bool {
+	first := &r.Filters[0]
+	return r.Also == "" && !slices.ContainsFunc(r.Filters, func(f Filter) bool {
+		return f.Group != first.Group || len(f.Any) != 1 || !slices.EqualFunc(f.Any[0].Columns, first.Any[0].Columns, func(c, d Condition) bool {
+			return len(c.In) == 1 && len(d.In) == 1 && !c.In[0].Array && c.describe("") == d.describe("")
+		})
+	})
+}
+
 // clock numbers the parameters for the clocks.
 func (d *TransferData) clock(transaction, statement bool) {
 	if !transaction && !statement {

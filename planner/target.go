@@ -160,6 +160,8 @@ func (pl *Plan) several(a *Args) (Target, error) {
 		return one(a.Map, first)
 	case len(shards) == 1:
 		return one(a.Map, shards[0])
+	case pl.Transfer != nil:
+		return Target{Shards: []directory.ShardID{a.Map.Home}, Transfer: true}, nil
 	case pl.Refusal != nil:
 		return Target{}, pl.refusal(uncertain)
 	case pl.Modify != nil:

@@ -17,7 +17,7 @@ import (
 
 // mustHold insists that the shards together hold exactly the rows with these keys, each where
 // the map says. The table's key is the int column k.
-func mustHold(t *testing.T, schema, table string, want map[int]bool) {
+func mustHold(t *testing.T, bed *Bed, schema, table string, want map[int]bool) {
 	t.Helper()
 	m, err := bed.Store.LoadMap(t.Context(), database)
 	if err != nil {
@@ -174,7 +174,7 @@ func TestShardWhileInserting(t *testing.T) {
 		}
 	}
 	t.Logf("%d rows; SHARD TABLE found the table empty at attempt %d", len(want), attempts)
-	mustHold(t, "public", "busy", want)
+	mustHold(t, bed, "public", "busy", want)
 	mustExec(t, third, "DROP TABLE busy")
 }
 
@@ -224,9 +224,25 @@ func settle(t *testing.T, conn *pgx.Conn, k int, want map[int]bool) {
 	}
 }
 
-// TestEtcdOutage: the routers serve on without etcd, past their leases, new clients too; changes
+// TestOutages stops etcd, of a bed that others do not need.
+func TestOutages(t *testing.T) {
+	t.Parallel()
+	own, err := Start(t.Context(), Config{Shards: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := own.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	t.Run("etcd", func(t *testing.T) { testEtcdOutage(t, own) })
+	t.Run("directory", func(t *testing.T) { testDirectoryInAnOutage(t, own) })
+}
+
+// testEtcdOutage: the routers serve on without etcd, past their leases, new clients too; changes
 // are refused meanwhile and possible afterwards.
-func TestEtcdOutage(t *testing.T) {
+func testEtcdOutage(t *testing.T, bed *Bed) {
 	first := connectTo(t, bed.Routers[0].Addr().String())
 	mustExec(t, first, "CREATE TABLE outage (k int PRIMARY KEY, v int)")
 	mustExec(t, first, "SHARD TABLE outage BY HASH (k) PARTITIONS 8")
@@ -279,6 +295,6 @@ func TestEtcdOutage(t *testing.T) {
 			t.Fatalf("DDL after the outage: %v", err)
 		}
 	}
-	mustHold(t, "public", "outage", want)
+	mustHold(t, bed, "public", "outage", want)
 	mustExec(t, first, "DROP TABLE outage")
 }

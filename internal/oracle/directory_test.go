@@ -57,8 +57,8 @@ func TestDirectoryOverTwoRouters(t *testing.T) {
 	mustExec(t, first, "DROP TABLE entered")
 }
 
-// TestDirectoryInAnOutage: without etcd keys that a router knows work, others are refused and never without rows.
-func TestDirectoryInAnOutage(t *testing.T) {
+// testDirectoryInAnOutage: without etcd keys that a router knows work, others are refused and never without rows.
+func testDirectoryInAnOutage(t *testing.T, bed *Bed) {
 	first, second := connectTo(t, bed.Routers[0].Addr().String()), connectTo(t, bed.Routers[1].Addr().String())
 	mustExec(t, first, "CREATE TABLE kept (k int PRIMARY KEY, v int)")
 	mustExec(t, first, "SHARD TABLE kept BY DIRECTORY (k) ASSIGN HASH")

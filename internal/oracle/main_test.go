@@ -56,6 +56,7 @@ func (r *testRun) Run() int {
 const database = "postgres"
 
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		t.Parallel() // what one file changes must not disturb another
 		name := "case_" + strings.TrimSuffix(filepath.Base(path), ".txt")

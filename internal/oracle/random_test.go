@@ -63,6 +63,7 @@ func (g generated) String() string {
 }
 
 func TestRandomStatements(t *testing.T) {
+	t.Parallel()
 	seed := *seedFlag
 	if seed == 0 {
 		seed = rand.Uint64()

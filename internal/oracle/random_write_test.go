@@ -68,6 +68,7 @@ type tally struct{ answered, failed, either, refused, committed int }
 // TestRandomWrites runs random INSERTs, UPDATEs and DELETEs in transactions that look at what they did, and some alone;
 // some are committed.
 func TestRandomWrites(t *testing.T) {
+	t.Parallel()
 	seed := *seedFlag
 	if seed == 0 {
 		seed = rand.Uint64()

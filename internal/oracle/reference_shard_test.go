@@ -24,6 +24,7 @@ import (
 // reference tables. It has full copies from the first statement on that goes there, and gets every later change;
 // also that of a transaction that began before and writes the table only when its deferred trigger fires, at COMMIT.
 func TestShardAddedWithReferenceTables(t *testing.T) {
+	t.Parallel()
 	own, err := Start(t.Context(), Config{Shards: 2})
 	if err != nil {
 		t.Fatal(err)

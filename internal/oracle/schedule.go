@@ -11,6 +11,7 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 )
 
 // Schedule runs short scripts of several sessions in every order that keeps each session's own, on the plain
@@ -27,8 +28,6 @@ import (
 // too, but it may choose another victim.
 type Schedule struct {
 	Script
-
-	marks int // makes every statement's text its own, so that it is found among the servers' activities
 }
 
 // Run is Script.Run.
@@ -132,6 +131,7 @@ func (h *history) deadlocked() (n int) {
 type arena struct {
 	sides   []*side
 	servers []*pgx.Conn // to look at what waits
+	marks   int         // makes every statement's text its own, so that it is found among the servers' activities
 }
 
 func (a *arena) close(ctx context.Context) {
@@ -198,6 +198,18 @@ type player struct {
 	waited  []bool        // whether its last step was seen to wait
 }
 
+// perform restores the tables, plays one order on one side, and reads what the tables hold then.
+func (s *Schedule) perform(ctx context.Context, a *arena, in interleaving, order []step) (h history, err error) {
+	if err := a.restore(ctx, in.restore); err != nil {
+		return h, err
+	}
+	if h, err = s.play(ctx, a, order); err != nil {
+		return h, err
+	}
+	h.final, err = a.finish(ctx, in.final)
+	return h, err
+}
+
 // play runs one order on one side.
 func (s *Schedule) play(ctx context.Context, a *arena, order []step) (history, error) {
 	p := &player{arena: a, running: make([]chan answer, len(a.sides)), waited: make([]bool, len(a.sides))}
@@ -231,8 +243,8 @@ func (s *Schedule) steps(ctx context.Context, p *player, order []step) error {
 			p.history.impossible = number
 			return nil
 		}
-		s.marks++
-		mark := fmt.Sprintf("schedule %d of %s", s.marks, s.Schema)
+		p.marks++
+		mark := fmt.Sprintf("schedule %d of %s", p.marks, s.Schema)
 		c := make(chan answer, 1)
 		p.running[st.session], p.waited[st.session] = c, false
 		go func() {
@@ -372,16 +384,15 @@ func (s *Schedule) interleave(ctx context.Context, d *datadriven.TestData) (stri
 	count := map[string]int{}
 	for order := range in.orders {
 		var histories [2]history
+		var sides errgroup.Group
 		for i, a := range []*arena{plain, cluster} {
-			if err := a.restore(ctx, in.restore); err != nil {
-				return "", err
-			}
-			if histories[i], err = s.play(ctx, a, order); err != nil {
-				return "", fmt.Errorf("play %s: %w", describeOrder(order), err)
-			}
-			if histories[i].final, err = a.finish(ctx, in.final); err != nil {
-				return "", err
-			}
+			sides.Go(func() (err error) {
+				histories[i], err = s.perform(ctx, a, in, order)
+				return err
+			})
+		}
+		if err := sides.Wait(); err != nil {
+			return "", fmt.Errorf("play %s: %w", describeOrder(order), err)
 		}
 		verdict, difference := compareHistories(&histories[0], &histories[1], order)
 		if difference != "" {

@@ -10,6 +10,7 @@ import (
 
 // TestSchedules runs what sessions do at the same time, in every order.
 func TestSchedules(t *testing.T) {
+	t.Parallel()
 	datadriven.Walk(t, "schedules", func(t *testing.T, path string) {
 		t.Parallel()
 		name := "schedule_" + strings.TrimSuffix(filepath.Base(path), ".txt")

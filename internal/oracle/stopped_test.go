@@ -155,7 +155,7 @@ func TestStoppedRouter(t *testing.T) {
 	}
 	mustExec(t, idle, "INSERT INTO moved VALUES (3000, 1)")
 	want[3000] = true
-	mustHold(t, "public", "moved", want)
+	mustHold(t, bed, "public", "moved", want)
 	mustExec(t, current, "DROP TABLE moved")
 }
 

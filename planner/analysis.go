@@ -59,6 +59,7 @@ type analysis struct {
 
 	target  *reference // of an UPDATE or DELETE at the top
 	moved   *movedKey  // the first assignment that may change the target's shard key
+	merging *merging   // of a MERGE at the top
 	several *Error     // the first reason found against running a modification on several shards
 
 	// What the statement contains, at any level.

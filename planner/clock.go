@@ -55,12 +55,10 @@ func (a *analysis) clockParameters() *Clock {
 func (a *analysis) fixTime(m message, c *Clock) error {
 	var failed error
 	if u, ok := m.(*updateStmt); ok {
-		for _, n := range u.TargetList {
-			t := n.GetResTarget()
-			if expression := a.timeDefaults[t.GetName()]; expression != nil && t.Val.GetSetToDefault() != nil {
-				t.Val = cloneNode(expression)
-			}
-		}
+		a.fixDefaults(u.TargetList)
+	}
+	if merge, ok := m.(*mergeStmt); ok {
+		a.fixMerge(merge)
 	}
 	eachNode(m, func(n *node) bool {
 		if t := n.GetResTarget(); t != nil && t.Name == "" && t.Val != nil && a.holdsClock(unwrap(t.Val)) {
@@ -75,6 +73,16 @@ func (a *analysis) fixTime(m message, c *Clock) error {
 		return true
 	})
 	return failed
+}
+
+// fixDefaults writes, in a list of SET, the defaults that read the time in place of DEFAULT.
+func (a *analysis) fixDefaults(targets []*node) {
+	for _, n := range targets {
+		t := n.GetResTarget()
+		if expression := a.timeDefaults[t.GetName()]; expression != nil && t.Val.GetSetToDefault() != nil {
+			t.Val = cloneNode(expression)
+		}
+	}
 }
 
 func (a *analysis) holdsClock(m message) bool {
@@ -152,8 +160,13 @@ func mayHoldTime(oid uint32) bool {
 	return oid >= firstUserType
 }
 
-// InlineClock puts the values of the clocks, as literals, where their parameters are in a text that has no others.
+// InlineClock puts the values of the clocks, as literals, where their parameters are in a text.
 func (c *Clock) InlineClock(sql, transaction, statement string) string {
+	return inlined(sql, map[int]string{c.Transaction: transaction, c.Statement: statement})
+}
+
+// inlined puts values, as literals, where their parameters are in a text.
+func inlined(sql string, values map[int]string) string {
 	var out []byte
 	l, at := lexer.New(sql), 0
 	for {
@@ -164,9 +177,10 @@ func (c *Clock) InlineClock(sql, transaction, statement string) string {
 		if token.Kind != lexer.Param {
 			continue
 		}
-		value := transaction
-		if number, err := strconv.Atoi(sql[token.Start+1 : token.End]); err != nil || number == c.Statement {
-			value = statement
+		number, err := strconv.Atoi(sql[token.Start+1 : token.End])
+		value, given := values[number]
+		if err != nil || !given {
+			continue
 		}
 		out = append(append(out, sql[at:token.Start]...), "'"+value+"'"...)
 		at = token.End

@@ -104,6 +104,8 @@ func (a *analysis) columnEquality(op *operation, s *scope, ctx *context) bool {
 		r, _, rok := s.resolve(rref)
 		if lok && rok {
 			a.equate(name, l, r, ctx)
+			a.equateValues(l, r, ctx)
+			a.equateValues(r, l, ctx)
 			stated = true
 		}
 	}
@@ -134,6 +136,18 @@ func (a *analysis) equate(op string, l, r column, ctx *context) {
 		return
 	}
 	ctx.equal = append(ctx.equal, equality{l.id, r.id})
+}
+
+// equateValues states that a column is equal to one of the values of another.
+func (a *analysis) equateValues(c, given column, ctx *context) {
+	if !c.known() || len(given.values) == 0 {
+		return
+	}
+	texts := a.texts // a literal that is no time here may be cast to one elsewhere
+	if l, ok := a.oneOf(c, given.values); ok {
+		ctx.limits = append(ctx.limits, l)
+	}
+	a.texts = texts
 }
 
 func (a *analysis) baseType(c column) uint32 { return a.env.Catalog.BaseType(c.cat.Type) }
@@ -309,24 +323,32 @@ func (a *analysis) inList(op *operation, s *scope) ([]limit, []either) {
 	if !ok || !col.known() {
 		return nil, nil
 	}
-	l := limit{column: col.id, cond: Condition{In: make([]ValueRef, 0, len(list.Items))}}
+	if l, ok := a.oneOf(col, list.Items); ok {
+		return []limit{l}, nil
+	}
+	return nil, nil
+}
+
+// oneOf makes a limit of column = any of the values.
+func (a *analysis) oneOf(col column, values []*node) (limit, bool) {
+	l := limit{column: col.id, cond: Condition{In: make([]ValueRef, 0, len(values))}}
 	// The list is compared as an array of one common type if it can be; with constants of several
 	// types that type need not be any of theirs.
 	var common uint32
 	inferred, decimal := false, false
-	for _, n := range list.Items {
+	for _, n := range values {
 		v, valueType, ok := a.value(n, col)
 		if !ok {
-			return nil, nil
+			return limit{}, false
 		}
 		inferred = inferred || v.Kind == RefParam && a.declared(v.Param) == 0
 		decimal = decimal || valueType == numericOID && a.baseType(col) != numericOID
 		if c, ok := a.keyComparison("=", col, valueType); !ok || c != catalog.Equal {
-			return nil, nil
+			return limit{}, false
 		}
 		if !v.Null && common != 0 && common != valueType && !(isInteger(common) && isInteger(valueType)) &&
 			!(isNumber(common) && isNumber(valueType)) {
-			return nil, nil
+			return limit{}, false
 		}
 		if !v.Null {
 			common = valueType
@@ -334,9 +356,9 @@ func (a *analysis) inList(op *operation, s *scope) ([]limit, []either) {
 		l.cond.In = append(l.cond.In, v)
 	}
 	if inferred && decimal {
-		return nil, nil // the parameter would be a numeric
+		return limit{}, false // the parameter would be a numeric
 	}
-	return []limit{l}, nil
+	return l, true
 }
 
 func isNumber(oid uint32) bool { return isInteger(oid) || oid == numericOID }

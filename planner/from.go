@@ -139,6 +139,12 @@ func (a *analysis) fromJoin(j *joinExpr, s *scope, ctx *context) fromResult {
 	on.columns = append(append(on.columns, left.columns...), right.columns...)
 	a.condition(j.Quals, on, onCtx)
 	r := fromResult{columns: joined, open: left.open || right.open, items: on.items}
+	if j.Jointype != joinInner { // it makes NULLs of values
+		r.columns = unvalued(r.columns)
+		for i := range r.items {
+			r.items[i].columns = unvalued(r.items[i].columns)
+		}
+	}
 	if j.JoinUsingAlias != nil {
 		r.items = append(r.items, item{alias: j.JoinUsingAlias.Aliasname, open: true})
 	}

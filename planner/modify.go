@@ -1,7 +1,5 @@
 package planner
 
-import "slices"
-
 // modification analyses a data-modifying statement, at the top or in WITH.
 func (a *analysis) modification(m message, outer *scope, parent *context) {
 	ctx := parent.child()
@@ -13,7 +11,9 @@ func (a *analysis) modification(m message, outer *scope, parent *context) {
 	case *deleteStmt:
 		a.delete(m, outer, ctx)
 	case *mergeStmt:
-		a.mergeInto(m, outer, ctx)
+		if in := a.mergeInto(m, outer, ctx); outer == nil {
+			a.merging = in
+		}
 	default:
 		a.refuse(refuse("Use SELECT, INSERT, UPDATE or DELETE.", "statement %s in WITH is not supported", kindName(m)), location(m))
 	}
@@ -34,7 +34,7 @@ func (a *analysis) planModification(m message, tag string) (*Plan, *Error) {
 		return plan, nil
 	}
 	switch tag {
-	case "UPDATE", "DELETE":
+	case "UPDATE", "DELETE", "MERGE":
 		err = a.mayModify(m, plan)
 	default:
 		if a.moved != nil {
@@ -70,12 +70,17 @@ func (a *analysis) update(u *updateStmt, outer *scope, ctx *context) {
 	s, r := a.targetScope(u.Relation, u.WithClause, outer, ctx)
 	a.from(u.FromClause, s, ctx)
 	a.where(u.WhereClause, s, ctx)
-	a.keepsKey(r, u.TargetList, s, ctx)
-	a.keepsNumbers(r, u.TargetList)
-	a.defaults(r, u.TargetList)
-	a.noTimes(r, u.TargetList)
-	a.eachRow(u.TargetList, s, ctx)
+	a.assignments(r, u.TargetList, s, ctx)
 	a.eachRow(u.ReturningList, s, ctx)
+}
+
+// assignments analyses the list of SET. ctx holds the facts of the rows that are changed.
+func (a *analysis) assignments(r *reference, targets []*node, s *scope, ctx *context) {
+	a.keepsKey(r, targets, s, ctx)
+	a.keepsNumbers(r, targets)
+	a.defaults(r, targets)
+	a.noTimes(r, targets)
+	a.eachRow(targets, s, ctx)
 }
 
 // delete analyses DELETE.
@@ -84,20 +89,4 @@ func (a *analysis) delete(d *deleteStmt, outer *scope, ctx *context) {
 	a.from(d.UsingClause, s, ctx)
 	a.where(d.WhereClause, s, ctx)
 	a.eachRow(d.ReturningList, s, ctx)
-}
-
-// mergeInto analyses MERGE, which is for tables of one place only.
-func (a *analysis) mergeInto(m *mergeStmt, outer *scope, ctx *context) {
-	s, _ := a.targetScope(m.Relation, m.WithClause, outer, ctx)
-	source := a.fromItem(m.SourceRelation, s, ctx.child())
-	s.items = append(s.items, source.items...)
-	s.columns = append(s.columns, source.columns...)
-	s.open = s.open || source.open
-	a.expression(m.JoinCondition, s, ctx)
-	a.walkList(m.MergeWhenClauses, s, ctx)
-	a.walkList(m.ReturningList, s, ctx)
-	if i := slices.IndexFunc(a.references, func(r *reference) bool { return r.place == sharded }); i >= 0 {
-		r := a.references[i]
-		a.refuse(refuse("Use INSERT … ON CONFLICT, UPDATE or DELETE.", "MERGE with sharded table %s is not supported", r.name), r.position)
-	}
 }

@@ -23,6 +23,7 @@ type (
 	updateStmt       = pg.UpdateStmt
 	deleteStmt       = pg.DeleteStmt
 	mergeStmt        = pg.MergeStmt
+	mergeWhen        = pg.MergeWhenClause
 	copyStmt         = pg.CopyStmt
 	transactionStmt  = pg.TransactionStmt
 	variableSetStmt  = pg.VariableSetStmt
@@ -77,6 +78,11 @@ const (
 	limitDefault   = pg.LimitOption_LIMIT_OPTION_DEFAULT
 	limitWithTies  = pg.LimitOption_LIMIT_OPTION_WITH_TIES
 	conflictUpdate = pg.OnConflictAction_ONCONFLICT_UPDATE
+
+	whenMatched   = pg.MergeMatchKind_MERGE_WHEN_MATCHED
+	whenNoSource  = pg.MergeMatchKind_MERGE_WHEN_NOT_MATCHED_BY_SOURCE
+	commandInsert = pg.CmdType_CMD_INSERT
+	commandUpdate = pg.CmdType_CMD_UPDATE
 
 	transBegin            = pg.TransactionStmtKind_TRANS_STMT_BEGIN
 	transStart            = pg.TransactionStmtKind_TRANS_STMT_START
@@ -239,7 +245,7 @@ func location(m message) int {
 	return int(r.Get(field).Int())
 }
 
-// rewrite returns the text of a SELECT, INSERT, UPDATE or DELETE after edit changed a copy of it. The result is
+// rewrite returns the text of a SELECT, INSERT, UPDATE, DELETE or MERGE after edit changed a copy of it. The result is
 // proved to parse to exactly the edited tree; if it does not, the statement must not be rewritten.
 func rewrite(statement message, edit func(message) error) (string, error) {
 	edited := proto.Clone(statement)
@@ -260,6 +266,8 @@ func rewrite(statement message, edit func(message) error) (string, error) {
 		raw.Stmt = &pg.Node{Node: &pg.Node_DeleteStmt{DeleteStmt: edited}}
 	case *insertStmt:
 		raw.Stmt = &pg.Node{Node: &pg.Node_InsertStmt{InsertStmt: edited}}
+	case *mergeStmt:
+		raw.Stmt = &pg.Node{Node: &pg.Node_MergeStmt{MergeStmt: edited}}
 	default:
 		return "", fmt.Errorf("rewrite: %s is not supported", kindName(statement))
 	}

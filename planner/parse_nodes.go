@@ -82,3 +82,24 @@ func columnNode(table, column string) *node {
 func stringNode(s string) *node {
 	return &pg.Node{Node: &pg.Node_String_{String_: &pg.String{Sval: s}}}
 }
+
+// chosenRows is an item of FROM with those rows of another, VALUES, of which a parameter of an array type has the
+// numbers. The columns are those of the item, whose rows have their number behind them.
+func chosenRows(values *rangeSubselect, columns []string, number string, param int) *node {
+	name := values.Alias.GetAliasname()
+	inner := proto.Clone(values).(*rangeSubselect)
+	inner.Alias.Colnames = nil
+	sel := &pg.SelectStmt{LimitOption: limitDefault, Op: setOpNone}
+	for _, c := range columns {
+		inner.Alias.Colnames = append(inner.Alias.Colnames, stringNode(c))
+		sel.TargetList = append(sel.TargetList, targetNode("", columnNode(name, c)))
+	}
+	inner.Alias.Colnames = append(inner.Alias.Colnames, stringNode(number))
+	sel.FromClause = []*node{{Node: &pg.Node_RangeSubselect{RangeSubselect: inner}}}
+	sel.WhereClause = &pg.Node{Node: &pg.Node_AExpr{AExpr: &pg.A_Expr{
+		Kind: opAny, Name: []*node{stringNode("=")}, Lexpr: columnNode(name, number), Rexpr: paramNode(param),
+	}}}
+	return &pg.Node{Node: &pg.Node_RangeSubselect{RangeSubselect: &pg.RangeSubselect{
+		Subquery: &pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: sel}}, Alias: &pg.Alias{Aliasname: name},
+	}}}
+}

@@ -76,8 +76,8 @@ type Target struct {
 	// Missing are keys of groups by DIRECTORY whose entries are not known: then there is nothing else in the
 	// Target. Look them up (or assign them, where they say so) into an Entries of this execution, and ask again.
 	Missing []directory.MissingEntry
-	// Rows says for each row of an INSERT … VALUES whose text is to be split (see Plan.Split) which of
-	// Shards it belongs to.
+	// Rows says for each row of an INSERT … VALUES whose text is to be split (see Plan.Split), or of other VALUES
+	// that are spread (see SpreadData), which of Shards it belongs to.
 	Rows []int32
 	// Ask means that the value of a key column to be stored is not certain, so that nothing else is set: the plan that
 	// Plan.Asking gives has the keys computed by a shard.

@@ -302,7 +302,7 @@ func checkPlan(t *testing.T, p *Planner, st *Statement, env *Env) {
 			args.Supplied = make([][]byte, len(plan.Insert.Values))
 			target, err = plan.Targets(args)
 		}
-		if target.Rows != nil {
+		if target.Rows != nil && plan.Insert != nil {
 			checkSplit(t, plan, args, target)
 		}
 		if err == nil && len(target.Shards) == 0 && len(target.Missing) == 0 && plan.Route.Kind != RouteNone && plan.Route.Kind != RouteAny {

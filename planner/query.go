@@ -1,5 +1,7 @@
 package planner
 
+import "slices"
+
 // cte is one entry of a WITH clause.
 type cte struct {
 	name     string
@@ -26,7 +28,7 @@ func (a *analysis) opaque(r result) result {
 	out := result{open: r.open}
 	entry := a.newEntry()
 	for _, c := range r.columns {
-		out.columns = append(out.columns, column{name: c.name, id: columnID{entry, c.name}})
+		out.columns = append(out.columns, column{name: c.name, id: columnID{entry, c.name}, values: c.values})
 	}
 	return out
 }
@@ -74,7 +76,20 @@ func (a *analysis) selectInto(sel *selectStmt, outer *scope, ctx *context) resul
 	a.expression(sel.HavingClause, s, ctx)
 	a.walkList(sel.WindowClause, s, ctx)
 	a.tail(sel, s, ctx)
-	return a.targets(sel.TargetList, s)
+	r := a.targets(sel.TargetList, s)
+	if hasGroupingSets(sel) {
+		r.columns = unvalued(r.columns)
+	}
+	return r
+}
+
+// unvalued are the columns without their values.
+func unvalued(columns []column) []column {
+	columns = slices.Clone(columns)
+	for i := range columns {
+		columns[i].values = nil
+	}
+	return columns
 }
 
 // tail analyses ORDER BY, LIMIT and OFFSET.
@@ -88,6 +103,7 @@ func (a *analysis) setOperation(sel *selectStmt, s *scope, ctx *context) result 
 	left := a.arm(sel.Larg, s, ctx)
 	a.arm(sel.Rarg, s, ctx)
 	a.tail(sel, &scope{outer: s.outer, tables: s.tables, open: true}, ctx)
+	left.columns = unvalued(left.columns)
 	return a.opaque(left)
 }
 
@@ -112,9 +128,30 @@ func (a *analysis) valuesResult(sel *selectStmt) result {
 	}
 	for i := range list.Items {
 		name := "column" + itoa(i+1)
-		r.columns = append(r.columns, column{name: name, id: columnID{entry, name}})
+		r.columns = append(r.columns, column{name: name, id: columnID{entry, name}, values: valuesOf(sel.ValuesLists, i)})
 	}
 	return r
+}
+
+// valuesOf are the values of column i of VALUES, if all of them are constants and parameters.
+func valuesOf(rows []*node, i int) []*node {
+	values := make([]*node, 0, len(rows))
+	for _, row := range rows {
+		items := row.GetList().GetItems()
+		if i >= len(items) || !isGiven(items[i]) {
+			return nil
+		}
+		values = append(values, items[i])
+	}
+	return values
+}
+
+// isGiven tells constants and parameters, also with a cast.
+func isGiven(n *node) bool {
+	if c := n.GetTypeCast(); c != nil {
+		n = c.Arg
+	}
+	return n.GetAConst() != nil || n.GetParamRef() != nil
 }
 
 // targets are the columns of a SELECT's result; plain columns keep their identity.
@@ -133,7 +170,11 @@ func (a *analysis) targets(list []*node, s *scope) result {
 			if name == "" {
 				name = figureName(t.Val)
 			}
-			r.columns = append(r.columns, column{name: name, id: columnID{entry, "?" + itoa(i)}})
+			c := column{name: name, id: columnID{entry, "?" + itoa(i)}}
+			if isGiven(t.Val) {
+				c.values = []*node{t.Val}
+			}
+			r.columns = append(r.columns, c)
 			continue
 		}
 		if star, parts := isStar(ref); star {

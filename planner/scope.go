@@ -16,6 +16,9 @@ type column struct {
 	name string
 	id   columnID
 	cat  *catalog.Column // of the table it comes from, nil if it is computed
+	// values are constants and parameters, one for each row that there is, of a column of VALUES; one of a column
+	// that is the same in all rows. nil if they are not known.
+	values []*node
 }
 
 // known reports whether facts can be stated about the column.

@@ -39,9 +39,12 @@ func (pl *Plan) Targets(a Args) (Target, error) {
 	}
 	var t Target
 	var err error
-	if pl.Insert != nil {
+	switch {
+	case pl.Insert != nil:
 		t, err = pl.insertTarget(&a)
-	} else {
+	case pl.Modify != nil && pl.Modify.Spread != nil:
+		t, err = pl.spreadTarget(&a)
+	default:
 		t, err = pl.several(&a)
 	}
 	t.Whole = t.Whole && !moves

@@ -14,6 +14,8 @@ type ModifyData struct {
 	InOrder bool
 	// Move is what an UPDATE that may change shard keys needs besides; nil for every other statement.
 	Move *MoveData
+	// Spread says which rows of the statement's own are for which shard; nil: it has none, or they are for all.
+	Spread *SpreadData
 	// Block: it is an error outside of a transaction block, and the shards say so.
 	Block bool
 }
@@ -30,40 +32,75 @@ func (d *ModifyData) String() string {
 		}
 		return text + " go where their new keys belong"
 	}
+	if d.Spread != nil {
+		return "at once, each with its own of " + itoa(d.Spread.rows) + " rows"
+	}
 	return "at once"
 }
 
 // mayModify lets an UPDATE or DELETE run on several shards, if each of them can do its part by itself; else
 // it notes why not.
 func (a *analysis) mayModify(m message, plan *Plan) *Error {
-	refusal := a.checkModify(plan)
-	if a.moved != nil { // the rows may leave whatever shard they are on
-		if refusal == nil {
-			refusal = a.planMove(m.(*updateStmt), plan)
+	anchor := a.target
+	var refusal *Error
+	var spread *SpreadData
+	if a.merging != nil {
+		var err *Error
+		if anchor, spread, refusal, err = a.routeMerge(plan); err != nil {
+			return err
 		}
-		return refusal
+	}
+	if refusal == nil {
+		refusal = a.checkModify(plan, anchor)
+	}
+	if a.moved != nil { // the rows may leave whatever shard they are on
+		return a.mayMove(m, plan, refusal)
 	}
 	if refusal != nil {
 		plan.Refusal = refusal
 		return nil
 	}
 	clock := a.clockParameters()
-	if clock != nil {
-		sql, err := rewrite(m, func(edited message) error { return a.fixTime(edited, clock) })
+	if clock != nil || spread != nil {
+		sql, err := rewrite(m, func(edited message) error {
+			if spread != nil {
+				a.spreadRows(edited.(*mergeStmt), spread)
+			}
+			if clock == nil {
+				return nil
+			}
+			return a.fixTime(edited, clock)
+		})
 		if err != nil {
 			plan.Refusal = refuse("Give the time as a parameter or as a constant.", "the time in this statement over several shards is not supported")
+			if spread != nil {
+				plan.Refusal = refuse(hintMerge, "VALUES of several shards in this notation are not supported")
+			}
 			return nil
 		}
 		plan.SQL, a.valuesUsed = sql, true
 	}
-	plan.Kind, plan.Modify, plan.Refusal = Modify, &ModifyData{}, nil
+	plan.Kind, plan.Modify, plan.Refusal = Modify, &ModifyData{Spread: spread}, nil
 	plan.Clock, plan.texts = clock, a.texts
 	return nil
 }
 
+// mayMove plans an UPDATE that may change the shard key, unless there is a reason against running it on several shards.
+func (a *analysis) mayMove(m message, plan *Plan, refusal *Error) *Error {
+	u, ok := m.(*updateStmt)
+	switch {
+	case !ok:
+		return refuse("Use UPDATE.", "column %q is part of the shard key of table %s and cannot be changed in %s", a.moved.column, a.target.name, plan.Tag).
+			at(a.position(a.moved.at))
+	case refusal != nil:
+		return refusal
+	}
+	return a.planMove(u, plan)
+}
+
 // checkModify proves that what an UPDATE or DELETE does is what the shards do together when each runs it: every
-// row that has a part in the change of a row is on that row's shard.
-func (a *analysis) checkModify(plan *Plan) *Error {
+// row that has a part in the change of a row is on that row's shard. Every sharded table is joined by its key to the anchor.
+func (a *analysis) checkModify(plan *Plan, anchor *reference) *Error {
 	sc := &scatter{analysis: a, top: a.target.context}
 	if a.target.place != sharded {
 		return sc.several(plan.Tag + " of a table that is not sharded, with sharded tables,")
@@ -85,7 +122,7 @@ func (a *analysis) checkModify(plan *Plan) *Error {
 			return err
 		}
 	}
-	return sc.checkJoined(a.target)
+	return sc.checkJoined(anchor)
 }
 
 // checkTransitions refuses triggers that see all rows that a statement changed: each shard has its own only.

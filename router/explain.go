@@ -66,6 +66,10 @@ func (c *Session) explain(ctx context.Context, st *planner.Statement, plan *plan
 		if texts != nil {
 			text = texts[i].Text
 		}
+		own := text
+		if plan.Modify != nil && plan.Modify.Spread != nil && !target.Whole {
+			own = plan.Modify.Spread.Inline(text, plan.Modify.Spread.Numbers(target, i))
+		}
 		add("Shard " + string(shard) + ":")
 		l, err := c.x.Link(ctx, shard)
 		if err != nil {
@@ -75,7 +79,7 @@ func (c *Session) explain(ctx context.Context, st *planner.Statement, plan *plan
 		if plan.Mirrors {
 			c.x.Captures(l)
 		}
-		rows, err := c.x.Ask(ctx, l, text)
+		rows, err := c.x.Ask(ctx, l, own)
 		if err != nil {
 			return r, err
 		}

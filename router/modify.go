@@ -21,6 +21,7 @@ type writer struct {
 	types  []uint32 // of the parameters, where known
 	portal string
 	shift  int
+	target planner.Target
 }
 
 // simpleModify runs a statement of a Query that writes on several shards.
@@ -28,7 +29,7 @@ func (c *Session) simpleModify(ctx context.Context, st *planner.Statement, plan 
 	text, own := scatterText(st, plan)
 	c.nextID++
 	err := c.modifyWhole(ctx, &writer{
-		plan: plan, shards: target.Shards, bind: &wire.Bind{}, shift: st.Chars,
+		plan: plan, shards: target.Shards, target: target, bind: &wire.Bind{}, shift: st.Chars,
 		sent: &exec.Statement{ID: c.nextID, Text: text, NoPosition: !own, Settings: c.vars.carried, Meaning: c.vars.meaning},
 	})
 	return c.positioned(ctx, st, plan, target, err)
@@ -91,8 +92,18 @@ func (c *Session) openModify(ctx context.Context, w *writer) (*exec.Modification
 		extended.ResultFormats = append(slices.Clone(bind.ResultFormats), make([]int16, r.Move.Hidden)...)
 		bind = &extended
 	}
-	for _, shard := range w.shards {
-		r.Pieces = append(r.Pieces, exec.Piece{Shard: shard, Statement: sent, Bind: bind, Types: w.types, Shift: w.shift})
+	spread := w.plan.Modify.Spread
+	if spread != nil {
+		if sent, err = spreadStatement(sent, len(bind.Params), spread); err != nil {
+			return nil, err
+		}
+	}
+	for i, shard := range w.shards {
+		own := bind
+		if spread != nil {
+			own = spreadBind(bind, spread.Numbers(w.target, i))
+		}
+		r.Pieces = append(r.Pieces, exec.Piece{Shard: shard, Statement: sent, Bind: own, Types: w.types, Shift: w.shift})
 	}
 	m, err := c.x.Modify(ctx, r)
 	if err == nil && w.plan.Dirty {
@@ -101,6 +112,37 @@ func (c *Session) openModify(ctx context.Context, w *writer) (*exec.Modification
 		}
 	}
 	return m, err
+}
+
+// int4ArrayOID is the OID of int4[].
+const int4ArrayOID = 1007
+
+// spreadStatement is a statement with the type of the parameter that has the numbers of a shard's rows, behind the others.
+func spreadStatement(st *exec.Statement, params int, spread *planner.SpreadData) (*exec.Statement, error) {
+	if params != spread.Param-1 {
+		return nil, pgerr.Newf(pgerr.ProtocolViolation, "bind message supplies %d parameters, but prepared statement requires %d", params, spread.Param-1)
+	}
+	typed := *st
+	typed.Types = make([]uint32, spread.Param)
+	copy(typed.Types, st.Types)
+	typed.Types[spread.Param-1] = int4ArrayOID
+	if typed.Key != "" {
+		typed.Key = backend.PreparedKey(typed.Text, typed.Types, typed.Meaning)
+	}
+	return &typed, nil
+}
+
+// spreadBind adds the numbers of a shard's rows to the values.
+func spreadBind(bind *wire.Bind, numbers string) *wire.Bind {
+	own := *bind
+	own.Params = append(slices.Clone(bind.Params), []byte(numbers))
+	if len(bind.Formats) > 0 {
+		own.Formats = make([]int16, len(own.Params))
+		for i := range bind.Params {
+			own.Formats[i] = bind.Format(i)
+		}
+	}
+	return &own
 }
 
 // bindModify binds a portal of a statement that writes on several shards.
@@ -119,7 +161,7 @@ func (c *Session) bindModify(ctx context.Context, p *portal) error {
 		}
 	}
 	m, err := c.openModify(ctx, &writer{
-		plan: p.plan, shards: p.target.Shards, sent: c.severalText(p), bind: &p.bind,
+		plan: p.plan, shards: p.target.Shards, target: p.target, sent: c.severalText(p), bind: &p.bind,
 		types: st.described.Parameters, portal: p.name,
 	})
 	if err == nil {

@@ -263,7 +263,7 @@ func (c *Session) scatterExecute(ctx context.Context, st *statement, target plan
 	sent.NoPosition = true
 	if st.plan.Modify != nil {
 		return c.modifyWhole(ctx, &writer{
-			plan: st.plan, shards: target.Shards, sent: &sent, bind: &wire.Bind{Params: args.Params}, types: st.described.Parameters,
+			plan: st.plan, shards: target.Shards, target: target, sent: &sent, bind: &wire.Bind{Params: args.Params}, types: st.described.Parameters,
 		})
 	}
 	return c.scatterWhole(ctx, st.plan, exec.ScatterRequest{

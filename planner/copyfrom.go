@@ -17,6 +17,11 @@ type CopyRows struct {
 	Key []CopyKey
 	// Types are the types of the fields of a row, the home shard's OIDs.
 	Types []uint32
+	// Numbers are columns that the rows leave out and the router numbers: the first fields of a row as shards get it. SQL is the
+	// statement that names them, the client's but for what is inserted behind InsertedAt characters, InsertedLength of them.
+	Numbers                    []Number
+	SQL                        string
+	InsertedAt, InsertedLength int
 
 	// What the statement says of the data, besides CopyData. Empty and 0 stand for what the format makes of it.
 	Delimiter, Quote, Escape string
@@ -96,7 +101,10 @@ func (a *analysis) planCopyFrom(c *copyStmt, r *reference, plan *Plan, data *Cop
 	rows := &CopyRows{Filter: r.bareFilter(), NoMarkerInCSV: a.env.Catalog.ServerVersion >= markerNotInCSV}
 	rows.Filter.Stored = true
 	data.Rows = rows
-	fields := copyFields(c, r.relation)
+	fields, err := a.copyNumbers(c, r, rows)
+	if err != nil {
+		return nil, err
+	}
 	for _, col := range fields {
 		rows.Types = append(rows.Types, col.Type)
 	}
@@ -108,7 +116,7 @@ func (a *analysis) planCopyFrom(c *copyStmt, r *reference, plan *Plan, data *Cop
 	for _, n := range c.Options {
 		a.copyOption(n, fields, data)
 	}
-	a.copyNumbers(r, fields, rows)
+	a.checkCopyNumbers(r, rows)
 	switch {
 	case a.functions.clock != "" || a.clockParameters() != nil:
 		rows.refuse(refuse("Write the time as a constant.", "now() and its kin in the WHERE of COPY are not supported over several shards: each shard would have a time of its own"))
@@ -187,6 +195,9 @@ func (a *analysis) copyOption(n *node, fields []*catalog.Column, data *CopyData)
 		if known := []string{"", "true", "on", "1", "match", "false", "off", "0"}; !slices.Contains(known, lower(text)) {
 			rows.refuse(refuse("Use HEADER true, false or MATCH.", "COPY with HEADER %s into a sharded table is not supported", text))
 		}
+		if lower(text) == "match" && len(rows.Numbers) > 0 {
+			rows.refuse(refuse(hintCopyNumbers+" Or use HEADER true.", "COPY with HEADER MATCH is not supported where columns get values of sequences"))
+		}
 	case "force_not_null":
 		rows.ForceNotNull = copyFlags(o.GetArg(), fields)
 	case "force_null":
@@ -222,6 +233,9 @@ func (d *CopyData) print(b *strings.Builder) {
 		case k.DefaultRefusal == nil:
 			fmt.Fprintf(b, "  key %s: default %s\n", rows.Column(i).Name, k.Default.String())
 		}
+	}
+	for _, n := range rows.Numbers {
+		fmt.Fprintf(b, "  number %s: from %s\n", n.Column, n.Sequence)
 	}
 	if rows.Refusal != nil {
 		fmt.Fprintf(b, "  refused, unless a shard finds an error: %s\n", rows.Refusal.Message)

@@ -27,6 +27,7 @@ type inserting struct {
 	clock              bool            // a value that is computed reads the time
 	numbered           bool            // a row needs a value of a sequence
 	generatedGiven     bool            // a row gives a value for a column GENERATED ALWAYS AS IDENTITY
+	drawn              []Number        // of INSERT … SELECT: the columns that sequences number
 	nextvals           map[*funcCall]directory.TableName
 }
 

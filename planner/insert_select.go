@@ -35,7 +35,7 @@ func (a *analysis) planLocal(i *insertStmt) *Plan {
 	a.modification(i, nil, &context{})
 	a.finishAll()
 	plan, err := a.plan("INSERT")
-	if err != nil || plan.Route.Kind != RouteFilters || in.target == nil || in.target.place != sharded || a.functions.now || a.functions.statementTime || a.functions.setConfig > 0 {
+	if err != nil || len(in.drawn) > 0 || plan.Route.Kind != RouteFilters || in.target == nil || in.target.place != sharded || a.functions.now || a.functions.statementTime || a.functions.setConfig > 0 {
 		return nil
 	}
 	a.target = in.target

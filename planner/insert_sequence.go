@@ -216,10 +216,8 @@ func (a *analysis) supplyNumber(i *insertStmt, r *reference, c *catalog.Column, 
 func (a *analysis) addNumber(i *insertStmt, c *catalog.Column, row, place int, n *node) *Error {
 	in := a.insertion
 	sequence, granted, _ := a.numberFor(i, c, n)
-	switch a.env.Catalog.BaseType(c.Type) {
-	case 20, 21, 23:
-	default:
-		return refuse(hintNumbers, "column %q gets values of sequence %s and is not an integer: this is not supported", c.Name, sequence)
+	if _, ok := a.integerType(c); !ok {
+		return notInteger(c, sequence)
 	}
 	column, ok := a.supplyColumn(c, place)
 	if !ok {
@@ -232,6 +230,38 @@ func (a *analysis) addNumber(i *insertStmt, c *catalog.Column, row, place int, n
 	}
 	in.add(SuppliedValue{Row: row, Column: column, Sequence: sequence, Granted: granted, order: order})
 	return nil
+}
+
+// Number is a column that the router numbers in each row, from a sequence.
+type Number struct {
+	Column string
+	// Type is the integer type, beneath domains, that the values are sent as.
+	Type     uint32
+	Sequence directory.TableName
+	// Granted: the client needs no privilege on the sequence.
+	Granted bool
+}
+
+// numberOf is how a column is numbered that rows leave out.
+func (a *analysis) numberOf(c *catalog.Column) (Number, *Error) {
+	t, ok := a.integerType(c)
+	if !ok {
+		return Number{}, notInteger(c, c.Sequence)
+	}
+	return Number{Column: c.Name, Type: t, Sequence: c.Sequence, Granted: c.Identity != 0}, nil
+}
+
+// integerType is the integer type that a column is of, beneath domains; ok is false if it is of another.
+func (a *analysis) integerType(c *catalog.Column) (oid uint32, ok bool) {
+	switch oid = a.env.Catalog.BaseType(c.Type); oid {
+	case 20, 21, 23:
+		return oid, true
+	}
+	return 0, false
+}
+
+func notInteger(c *catalog.Column, sequence directory.TableName) *Error {
+	return refuse(hintNumbers, "column %q gets values of sequence %s and is not an integer: this is not supported", c.Name, sequence)
 }
 
 // numbersOf looks which rows of an INSERT into a sharded table need values of sequences, and refuses those for which
@@ -272,8 +302,14 @@ func (a *analysis) numbersOf(i *insertStmt, r *reference, places []*catalog.Colu
 				Detail: "Column \"" + c.Name + "\" is an identity column defined as GENERATED ALWAYS.", Hint: "Use OVERRIDING SYSTEM VALUE to override."}
 			a.refuse(err, -1) // Postgres gives no position
 			return err
+		case needed && a.insertion != nil && a.insertion.target == r && a.insertion.selected:
+			n, err := a.numberOf(c)
+			if err != nil {
+				return err
+			}
+			a.insertion.drawn = append(a.insertion.drawn, n)
 		case needed || userValue:
-			return refuse(hintNumbers, "column %q of table %s gets values of a sequence, which is supported in INSERT … VALUES at the top level only", c.Name, r.name)
+			return refuse(hintNumbers, "column %q of table %s gets values of a sequence, which is supported in INSERT at the top level only", c.Name, r.name)
 		}
 	}
 	return nil
@@ -327,20 +363,6 @@ func (a *analysis) keepsNumbers(r *reference, targets []*node) {
 		} else if c.Identity == 'a' {
 			a.refuse(&Error{Code: codeGenerated, Message: "column \"" + c.Name + "\" can only be updated to DEFAULT",
 				Detail: "Column \"" + c.Name + "\" is an identity column defined as GENERATED ALWAYS."}, -1)
-		}
-	}
-}
-
-// copyNumbers refuses COPY of rows that leave a numbered column out.
-func (a *analysis) copyNumbers(r *reference, fields []*catalog.Column, rows *CopyRows) {
-	for _, c := range r.relation.Live() {
-		if c.Sequence.Name == "" {
-			continue
-		}
-		given := slices.ContainsFunc(fields, func(f *catalog.Column) bool { return f.Name == c.Name })
-		if !given || rows.HasDefault {
-			rows.refuse(refuse("Name the column in the column list and give the numbers, or use INSERT.",
-				"COPY into sharded table %s without values for column %q, which has a sequence, is not supported", r.name, c.Name))
 		}
 	}
 }

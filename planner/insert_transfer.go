@@ -26,6 +26,8 @@ type TransferData struct {
 	Head, Tail string
 	Values     []string
 	Columns    int
+	// Numbers are the columns behind those of the SELECT that the router numbers in each row; they are parameters, too.
+	Numbers []Number
 	// Rows divides the rows over the shards of a sharded table; nil: all of them go to Shard ("": the home shard).
 	Rows  *CopyRows
 	Shard directory.ShardID
@@ -55,7 +57,7 @@ func (a *analysis) planTransfer(i *insertStmt, why *Error) (*Plan, *Error) {
 	case in.target.place == everywhere:
 		return nil, refuse(hintTransfer, "INSERT … SELECT into reference table %s from tables that are not on the home shard is not supported", in.target.name)
 	}
-	data := &TransferData{Each: eachRow(i), Once: i.OnConflictClause != nil && i.OnConflictClause.Action == conflictUpdate}
+	data := &TransferData{Numbers: in.drawn, Each: eachRow(i), Once: i.OnConflictClause != nil && i.OnConflictClause.Action == conflictUpdate}
 	for number := range whole.params {
 		data.Params = max(data.Params, number)
 	}
@@ -176,6 +178,9 @@ func (a *analysis) timedDefaults(given int) ([]*catalog.Column, *Error) {
 		if p := slices.Index(a.insertion.places, c); p >= 0 && p < given {
 			continue
 		}
+		if slices.ContainsFunc(a.insertion.drawn, func(n Number) bool { return n.Column == c.Name }) {
+			continue
+		}
 		if a.insertion.target.place == sharded && (c.Identity != 0 || strings.Contains(c.Default, "nextval(")) {
 			return nil, refuse("Give the column a value in the query.", "INSERT … SELECT between tables of different shards is not supported where column %q is left to its sequence", c.Name)
 		}
@@ -262,9 +267,16 @@ func (a *analysis) shell(i *insertStmt, data *TransferData, timed []*catalog.Col
 		}
 		row = append(row, paramNode(base+p+1))
 	}
-	if len(timed) > 0 && len(edited.Cols) == 0 {
+	if len(timed)+len(data.Numbers) > 0 && len(edited.Cols) == 0 {
 		for _, c := range a.insertion.places[:data.Columns] {
 			edited.Cols = append(edited.Cols, targetNode(c.Name, nil))
+		}
+	}
+	for n, number := range data.Numbers {
+		edited.Cols = append(edited.Cols, targetNode(number.Column, nil))
+		row = append(row, paramNode(base+data.Columns+n+1))
+		if c, ok := a.insertion.target.relation.Column(number.Column); ok && c.Identity == 'a' {
+			edited.Override = overridingSystem
 		}
 	}
 	for _, c := range timed {
@@ -298,7 +310,7 @@ func (a *analysis) shell(i *insertStmt, data *TransferData, timed []*catalog.Col
 	data.Head, data.Tail = sql[:l.rows[0].start], sql[l.rows[0].end:]
 	for p, s := range l.cut(0, nil) {
 		text := sql[s.start:s.end]
-		if p < data.Columns && untyped[p] == nil {
+		if p < data.Columns+len(data.Numbers) && untyped[p] == nil {
 			text = ""
 		}
 		data.Values = append(data.Values, text)
@@ -331,11 +343,17 @@ func (a *analysis) planShell(insert *insertStmt, sql string, data *TransferData)
 	}
 	data.Rows = &CopyRows{Filter: target.bareFilter()}
 	data.Rows.Filter.Stored = true
+	fields := slices.Clone(a.insertion.places[:data.Columns])
+	for _, n := range data.Numbers {
+		if c, ok := target.relation.Column(n.Column); ok {
+			fields = append(fields, c)
+		}
+	}
 	for _, list := range [][]string{target.table.Key, target.table.SubKey} {
 		for _, name := range list {
-			k := a.copyKey(target, a.insertion.places[:data.Columns], name, data.Rows)
+			k := a.copyKey(target, fields, name, data.Rows)
 			if k.Field >= 0 {
-				if err := a.overridden(a.insertion.stmt, a.insertion.places[k.Field]); err != nil {
+				if err := a.overridden(a.insertion.stmt, fields[k.Field]); err != nil {
 					return nil, err
 				}
 			}
@@ -346,6 +364,15 @@ func (a *analysis) planShell(insert *insertStmt, sql string, data *TransferData)
 		return nil, data.Rows.Refusal
 	}
 	return plan, nil
+}
+
+// Integers are the types of the Numbers.
+func (d *TransferData) Integers() []uint32 {
+	var types []uint32
+	for _, n := range d.Numbers {
+		types = append(types, n.Type)
+	}
+	return types
 }
 
 // AppendRow appends the values of a row, whose parameters are numbered from first.

@@ -156,7 +156,7 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 func (c *Session) copyIn(ctx context.Context, text string, plan *planner.Plan, target planner.Target, shift int) error {
 	return c.x.CopyIn(ctx, exec.CopyInRequest{
 		Shards: target.Shards, SQL: text, Copy: plan.Copy, Shift: shift, Encoding: c.vars.value("client_encoding"),
-		RowBound: c.server.config.CopyRowBound, Dirty: plan.Dirty, Entries: c.server.entries.Known(),
+		RowBound: c.server.config.CopyRowBound, Dirty: plan.Dirty, Draw: c.drawNumber, Entries: c.server.entries.Known(),
 		Resolve: func(ctx context.Context, missing []directory.MissingEntry) (*directory.Entries, error) {
 			entries := directory.NewEntries(c.server.entries.Cache())
 			return entries, c.resolve(ctx, missing, entries)

@@ -20,6 +20,7 @@ type copying struct {
 	source   string // a query that makes the data, on each side: binary data holds its OIDs
 	extended bool
 	chunk    int // bytes of each message
+	before   []string
 }
 
 // copyIn sends the data below the first line on both sides.
@@ -43,6 +44,11 @@ func (s *Script) copyIn(ctx context.Context, d *datadriven.TestData) (string, er
 		var err error
 		if c.chunk, err = strconv.Atoi(a.Vals[0]); err != nil {
 			return "", err
+		}
+	}
+	if a, ok := d.Arg("restart"); ok {
+		for _, sequence := range a.Vals {
+			c.before = append(c.before, "ALTER SEQUENCE "+sequence+" RESTART")
 		}
 	}
 	if !d.HasArg("block") {
@@ -96,6 +102,11 @@ func copyTo(ctx context.Context, s *side, c copying) (Outcome, error) {
 			return Outcome{}, fmt.Errorf("make the data: %w", err)
 		}
 		c.data = data.Bytes()
+	}
+	for _, sql := range c.before {
+		if _, err := s.conn.Exec(ctx, sql); err != nil {
+			return Outcome{}, fmt.Errorf("%s: %w", sql, err)
+		}
 	}
 	s.notices = nil
 	if c.extended {

@@ -30,7 +30,8 @@ import (
 //	copyout   COPY … TO STDOUT
 //	copyin    COPY … FROM STDIN, the data in the lines below. [quoted] they are Go strings, without newlines of their own;
 //	          [source] they are a query, whose COPY in the binary format is the data; [block] in a
-//	          transaction, behind a savepoint; [extended] in the extended protocol; [chunk=n] in messages of n bytes
+//	          transaction, behind a savepoint; [extended] in the extended protocol; [chunk=n] in messages of n bytes;
+//	          [restart=s] after ALTER SEQUENCE s RESTART on the same router
 //	contents  compares all tables; so does the end of the file
 //
 // A case begins at the start of a line and goes on in indented lines. Lines like "$1 int8 = 5" behind

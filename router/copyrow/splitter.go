@@ -1,6 +1,9 @@
 package copyrow
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // Kind says what a Row is.
 type Kind uint8
@@ -27,11 +30,27 @@ type Row struct {
 	// Newlines and Returns are the numbers of \n and \r within quotes. Postgres counts the ones or the others as lines.
 	Newlines, Returns int
 
-	body int // length of Raw without newline and end marker
+	added int // bytes at the beginning of Raw that are not in the data
+	body  int // length of Raw without newline and end marker
 }
 
-// Body is the row without its newline.
-func (r *Row) Body() []byte { return r.Raw[:r.body] }
+// Body is the row without its newline, and without what Extend has put in front.
+func (r *Row) Body() []byte { return r.Raw[r.added:r.body] }
+
+// Extend is the row with further fields in front, written by write as the format asks for, each with the delimiter behind it or, in the
+// binary format, with its length. It is valid as long as dst, which it is appended to, and the row.
+func (r *Row) Extend(dst []byte, format Format, fields int, write func([]byte) []byte) (Row, []byte) {
+	extended, at, rest := *r, len(dst), r.Raw
+	if format == Binary {
+		count := binary.BigEndian.Uint16(rest)
+		dst, rest = binary.BigEndian.AppendUint16(dst, count+uint16(fields)), rest[2:]
+	}
+	dst = append(write(dst), rest...)
+	extended.Raw = dst[at:len(dst):len(dst)]
+	extended.added = len(extended.Raw) - len(r.Raw)
+	extended.body += extended.added
+	return extended, dst
+}
 
 // Lines is by how much the row moves the line counter of a server. first: it is the first that the server sees.
 func (r *Row) Lines(style Style, first bool) int64 {

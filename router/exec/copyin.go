@@ -17,8 +17,9 @@ import (
 type CopyInRequest struct {
 	// Shards are those that hold partitions of the table.
 	Shards []directory.ShardID
-	SQL    string
-	Copy   *planner.CopyData
+	// SQL is the client's text; shards get that of Copy.Rows if it has one.
+	SQL  string
+	Copy *planner.CopyData
 	// Shift is added to error positions.
 	Shift int
 	// Encoding is the session's client_encoding.
@@ -28,6 +29,8 @@ type CopyInRequest struct {
 	// Entries are those of DIRECTORY groups that are known; Resolve looks others up, or makes them.
 	Entries *directory.Entries
 	Resolve func(ctx context.Context, missing []directory.MissingEntry) (*directory.Entries, error)
+	// Draw gives the next value of a number of Copy.Rows.
+	Draw func(ctx context.Context, n *planner.Number) (int64, error)
 	// Dirty: the statement may leave session state behind on the shards.
 	Dirty bool
 }
@@ -47,6 +50,7 @@ type copyIn struct {
 	fields   []int               // the wanted fields of a row, ascending
 	keyAt    []int               // for each key column its place in fields, -1: its default
 	oidAt    []int               // places in fields of those whose binary form may hold OIDs
+	written  copyrow.Options
 	splitter *copyrow.Splitter
 	reader   *copyrow.Fields
 	unsplit  int  // bytes that have not been looked at
@@ -57,6 +61,7 @@ type copyIn struct {
 	last     *copyPart // got the last row
 	listened int       // the part that is listened to next
 	values   []directory.Value
+	extended []byte    // rows with the numbers in front, as long as they are held
 	held     []heldRow // rows behind one whose key has to be asked for
 	line     int64     // of the last row
 	// doomed has got a row that it must refuse; no other is sent after it.
@@ -100,7 +105,7 @@ func (x *Executor) CopyIn(ctx context.Context, r CopyInRequest) error {
 		err = c.refusal()
 	}
 	if err == nil && p.failed == nil {
-		err = x.out.Append(p.response)
+		err = x.out.Append(c.told(p.response))
 	}
 	if err != nil || p.failed != nil {
 		return c.end(c.abort(ctx, err, 0))
@@ -143,6 +148,7 @@ func (c *copyIn) prepare() error {
 	}
 	c.values = make([]directory.Value, len(c.rows.Key))
 	o := c.options()
+	c.written = o
 	c.splitter, c.reader = copyrow.New(o), copyrow.NewFields(o, c.fields)
 	return nil
 }
@@ -155,7 +161,7 @@ func (c *copyIn) options() copyrow.Options {
 		return text[0]
 	}
 	o := copyrow.Options{
-		Header: c.r.Copy.Header, Columns: len(c.rows.Types), RowBound: c.r.RowBound,
+		Header: c.r.Copy.Header, Columns: len(c.rows.Types) - len(c.rows.Numbers), RowBound: c.r.RowBound,
 		Delimiter: first(c.rows.Delimiter), Quote: first(c.rows.Quote), Escape: first(c.rows.Escape),
 		Null: c.rows.Null, HasNull: c.rows.HasNull, Default: c.rows.Default, HasDefault: c.rows.HasDefault,
 		ForceNotNull: c.rows.ForceNotNull, ForceNull: c.rows.ForceNull, NoMarkerInCSV: c.rows.NoMarkerInCSV,
@@ -275,7 +281,9 @@ func (c *copyIn) split(ctx context.Context) error {
 		case copyrow.Malformed:
 			err = c.doom(ctx, &row)
 		default:
-			err = c.divide(ctx, &row)
+			if row, err = c.numbered(ctx, &row); err == nil {
+				err = c.divide(ctx, &row)
+			}
 		}
 		if err != nil {
 			return err
@@ -346,7 +354,11 @@ func (c *copyIn) doom(ctx context.Context, row *copyrow.Row) error {
 	if err := c.release(ctx); err != nil || c.doomed != nil {
 		return err
 	}
-	return c.doomRow(ctx, row)
+	malformed, err := c.malformed(row)
+	if err != nil {
+		return err
+	}
+	return c.doomRow(ctx, &malformed)
 }
 
 func (c *copyIn) doomRow(ctx context.Context, row *copyrow.Row) error {

@@ -53,7 +53,8 @@ func (c *copyIn) open(ctx context.Context, shard directory.ShardID) (*copyPart, 
 	if err != nil {
 		return nil, err
 	}
-	p := &copyPart{c: c, link: l, step: step{kind: stepQuery, shift: c.r.Shift}, out: make([]byte, copyHeader, copyFlush+copyFlush/4)}
+	sql, part := c.statement()
+	p := &copyPart{c: c, link: l, step: step{kind: stepQuery, shift: c.r.Shift, part: part}, out: make([]byte, copyHeader, copyFlush+copyFlush/4)}
 	p.ahead = len(l.steps)
 	x.Used(l, false)
 	l.unnamed = 0
@@ -64,9 +65,9 @@ func (c *copyIn) open(ctx context.Context, shard directory.ShardID) (*copyPart, 
 	// In a block a Query ends nothing; in a pipeline it would commit.
 	if p.extended = !l.begun; p.extended {
 		p.step.kind = stepExecute
-		x.queueExtended(l, c.r.SQL)
+		x.queueExtended(l, sql)
 	} else {
-		x.queueQuery(l, c.r.SQL, p.step)
+		x.queueQuery(l, sql, p.step)
 	}
 	if err := x.sendOwed(l); err != nil {
 		return nil, err
@@ -302,7 +303,7 @@ func (p *copyPart) fail(e *pgerr.Error) {
 	}
 	where, line, named := p.lines.translated(e.Where, p.c.r.Copy.Table.Name)
 	if named {
-		e = e.Within(where)
+		e = e.Within(p.c.unnumbered(where))
 	}
 	p.failed, p.line = e, line
 }
@@ -317,7 +318,7 @@ func (p *copyPart) notice(frame wire.Frame) []byte {
 	if !named {
 		return frame.Raw
 	}
-	return notice.Within(where).AppendNotice(nil)
+	return notice.Within(p.c.unnumbered(where)).AppendNotice(nil)
 }
 
 // abort ends the COPY on all shards. Of its error and theirs the one is returned that is first in the data, as one Postgres,

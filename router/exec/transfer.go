@@ -42,6 +42,8 @@ type TransferRequest struct {
 	// Entries are those of DIRECTORY groups that are known; Resolve looks others up, or makes them.
 	Entries *directory.Entries
 	Resolve func(ctx context.Context, missing []directory.MissingEntry) (*directory.Entries, error)
+	// Draw gives the next value of a number of Data.
+	Draw func(ctx context.Context, n *planner.Number) (int64, error)
 }
 
 // Transfer is an INSERT … SELECT under way. It belongs to the goroutine of its Executor. Between two calls of Run nothing is in
@@ -210,6 +212,7 @@ func (t *Transfer) prepare(s *Scatter) error {
 	for _, c := range columns {
 		t.types = append(t.types, c.Type)
 	}
+	t.types = append(t.types, t.r.Data.Integers()...)
 	return nil
 }
 
@@ -232,11 +235,13 @@ func (t *Transfer) full() bool {
 
 // add puts a row into the batch.
 func (t *Transfer) add(ctx context.Context, row []byte) error {
-	copied := slices.Clone(row)
+	copied, err := t.numbered(ctx, row)
+	if err != nil {
+		return err
+	}
 	shard := t.r.Data.Shard
 	switch {
 	case t.group != nil:
-		var err error
 		if shard, err = t.locate(ctx, copied); err != nil {
 			return err
 		}
@@ -246,6 +251,35 @@ func (t *Transfer) add(ctx context.Context, row []byte) error {
 	t.batch.rows, t.batch.shards = append(t.batch.rows, copied), append(t.batch.shards, shard)
 	t.batch.bytes += len(copied)
 	return nil
+}
+
+// numbered is a copy of a row with its numbers behind it.
+func (t *Transfer) numbered(ctx context.Context, row []byte) ([]byte, error) {
+	numbers := t.r.Data.Numbers
+	if len(numbers) == 0 {
+		return slices.Clone(row), nil
+	}
+	fields := wire.NewRow(row)
+	values := make([][]byte, 0, t.r.Data.Columns+len(numbers))
+	for range t.r.Data.Columns {
+		value, ok := fields.Next()
+		if !ok {
+			return nil, errShortRow()
+		}
+		values = append(values, value)
+	}
+	for i := range numbers {
+		n, err := t.r.Draw(ctx, &numbers[i])
+		if err != nil {
+			return nil, err
+		}
+		values = append(values, appendInteger(nil, numbers[i].Type, n))
+	}
+	return wire.AppendDataRow(nil, values)[5:], nil
+}
+
+func errShortRow() error {
+	return pgerr.New(pgerr.InternalError, "a row of an INSERT … SELECT is cut short")
 }
 
 // flush inserts the batch, on all its shards at once.
@@ -360,7 +394,7 @@ func (t *Transfer) piece(shard directory.ShardID, b *transferBatch, order []int3
 		for place := range t.types {
 			value, ok := values.Next()
 			if !ok {
-				return Piece{}, pgerr.New(pgerr.InternalError, "a row of an INSERT … SELECT is cut short")
+				return Piece{}, errShortRow()
 			}
 			if !slices.Contains(t.given, place) {
 				continue

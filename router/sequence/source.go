@@ -24,9 +24,6 @@ type Config struct {
 	IdleTimeout time.Duration
 }
 
-// sequenceLimit is Postgres's SQLSTATE at the end of a sequence.
-const sequenceLimit = "2200H"
-
 const (
 	defaultBlock       = 100
 	defaultIdleTimeout = 30 * time.Second
@@ -94,6 +91,9 @@ type Request struct {
 	// Role must have USAGE or UPDATE on the sequence, unless Granted.
 	Role    string
 	Granted bool
+	// Ahead is how many values may be drawn before somebody needs them, where that is more than Config.Block: many more are going to be
+	// asked for.
+	Ahead int
 }
 
 // Draw hands out n values. Errors: 42501 without privilege; the home shard's own, whole (2200H at the end of a sequence);
@@ -122,7 +122,7 @@ func (s *Source) Draw(ctx context.Context, r Request, n int) ([]int64, error) {
 			return nil, err
 		}
 		b.values = append(b.values, drawn...)
-		b.size = min(2*b.size, s.cfg.Block)
+		b.size *= 2
 	}
 	values := append([]int64(nil), b.values[:n]...)
 	b.values = b.values[n:]
@@ -159,15 +159,11 @@ const stateQuery = `SELECT pg_catalog.concat_ws('/', c.oid, c.relfilenode, s) FR
 
 // drawn are at least so many new values; near the end of a sequence no more than needed.
 func (s *Source) drawn(ctx context.Context, r Request, b *block, missing int) (values []int64, err error) {
-	for _, count := range []int{max(missing, b.size), missing} {
-		err = s.onHome(ctx, r.Map, func(conn *pgx.Conn) error {
-			values, err = draw(ctx, conn, r.Sequence, count)
-			return err
-		})
-		if err == nil || count == missing || pgerr.Of(err).Code != sequenceLimit {
-			break
-		}
-	}
+	b.size = min(b.size, max(s.cfg.Block, r.Ahead))
+	err = s.onHome(ctx, r.Map, func(conn *pgx.Conn) error {
+		values, err = draw(ctx, conn, r.Sequence, missing, max(missing, b.size))
+		return err
+	})
 	return values, err
 }
 
@@ -301,16 +297,21 @@ func (s *Source) closeIdle(ctx context.Context, unused time.Duration) {
 	}
 }
 
-// draw draws values in a transaction of its own. It is on disk when draw returns, with all that was drawn before it: the
-// transaction has an id, so its commit is flushed, also where Postgres logged a few values ahead in an earlier one.
-func draw(ctx context.Context, conn *pgx.Conn, sequence directory.TableName, n int) ([]int64, error) {
-	rows, err := conn.Query(ctx, `SELECT pg_catalog.nextval($1::text::pg_catalog.regclass) FROM pg_catalog.generate_series(1, $2::int8)
- WHERE pg_catalog.pg_current_xact_id() IS NOT NULL`, sequence.String(), n)
+// draw draws at least least and at most most values in a transaction of its own. They are on disk when draw returns, with all that was
+// drawn before: the transaction has an id, so its commit is flushed, also where Postgres logged a few values ahead in an earlier one.
+func draw(ctx context.Context, conn *pgx.Conn, sequence directory.TableName, least, most int) ([]int64, error) {
+	rows, err := conn.Query(ctx, drawQuery, sequence.String(), least, most)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowTo[int64])
 }
+
+// drawQuery draws no more than needed where more would come to the end of the sequence: a draw that fails there has used values up.
+const drawQuery = `SELECT pg_catalog.nextval(s.seqrelid) FROM pg_catalog.pg_sequence s, pg_catalog.generate_series(1, GREATEST($2::int8,
+ CASE WHEN s.seqcycle THEN $3::int8 ELSE LEAST($3::int8, COALESCE(pg_catalog.trunc((CASE WHEN s.seqincrement > 0 THEN s.seqmax ELSE s.seqmin END::numeric
+ - pg_catalog.pg_sequence_last_value(s.seqrelid)) / s.seqincrement), 0)) END)::int8)
+ WHERE s.seqrelid = $1::text::pg_catalog.regclass AND pg_catalog.pg_current_xact_id() IS NOT NULL`
 
 // mayDraw fails as nextval does where the role has no privilege on the sequence.
 func mayDraw(ctx context.Context, conn *pgx.Conn, r Request) error {

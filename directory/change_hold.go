@@ -13,6 +13,9 @@ type SetHold struct {
 // Apply holds the table; ErrHeld when another change holds it.
 func (c SetHold) Apply(m *Map) (*Map, error) {
 	return m.edit("hold table "+c.Table.String(), func(d *draft) error {
+		if d.Drop != nil {
+			return fmt.Errorf("router %s drops the database: %w", d.Drop.Owner, ErrHeld)
+		}
 		hold := c.Hold
 		t, ok := d.table(c.Table)
 		if !ok {

@@ -28,6 +28,7 @@ type (
 		Groups         []groupJSON `json:"groups,omitempty"`
 		Tables         []tableJSON `json:"tables,omitempty"`
 		Moves          []moveJSON  `json:"moves,omitempty"`
+		Drop           *dropJSON   `json:"drop,omitempty"`
 	}
 	endpointJSON struct {
 		Host string `json:"host"`
@@ -97,6 +98,12 @@ type (
 		Drop    bool      `json:"drop,omitempty"`
 		Rename  *nameJSON `json:"rename,omitempty"`
 	}
+	dropJSON struct {
+		ID      string `json:"id"`
+		Owner   string `json:"owner"`
+		Force   bool   `json:"force,omitempty"`
+		Decided bool   `json:"decided,omitempty"`
+	}
 	moveJSON struct {
 		ID        string    `json:"id"`
 		Group     GroupID   `json:"group"`
@@ -111,7 +118,7 @@ type (
 func Encode(m *Map) ([]byte, error) {
 	out := mapJSON{
 		Format: formatVersion, Cluster: m.ClusterID, Database: m.Database, Epoch: m.Epoch,
-		CatalogVersion: m.CatalogVersion, Home: m.Home,
+		CatalogVersion: m.CatalogVersion, Home: m.Home, Drop: (*dropJSON)(m.Drop),
 		Shards: make([]shardJSON, len(m.Shards)),
 		Groups: make([]groupJSON, len(m.Groups)),
 		Tables: make([]tableJSON, len(m.Tables)),
@@ -239,6 +246,7 @@ func Decode(data []byte) (*Map, error) {
 	}
 	m := Map{
 		ClusterID: in.Cluster, Database: in.Database, Epoch: in.Epoch, CatalogVersion: in.CatalogVersion, Home: in.Home,
+		Drop: (*Drop)(in.Drop),
 	}
 	for _, s := range in.Shards {
 		shard := Shard{ID: s.ID, Primary: Endpoint(s.Primary), State: s.State}

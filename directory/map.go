@@ -19,6 +19,7 @@ type Map struct {
 	Groups         []Group
 	Tables         []Table
 	Moves          []Move
+	Drop           *Drop // the database is being dropped; nil: it is not
 
 	shards map[ShardID]int
 	groups map[GroupID]int

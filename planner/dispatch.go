@@ -77,6 +77,10 @@ func (a *analysis) planOther(m message) (*Plan, *Error) {
 		}
 	case "ViewStmt", "RuleStmt":
 		return a.planView(m)
+	case "CreatedbStmt", "DropdbStmt", "RenameStmt", "AlterDatabaseStmt", "AlterDatabaseSetStmt", "AlterOwnerStmt":
+		if plan := a.planDatabase(m); plan != nil {
+			return plan, nil
+		}
 	}
 	return a.planDDL(m)
 }

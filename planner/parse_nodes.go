@@ -103,3 +103,32 @@ func chosenRows(values *rangeSubselect, columns []string, number string, param i
 		Subquery: &pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: sel}}, Alias: &pg.Alias{Aliasname: name},
 	}}}
 }
+
+// databaseStatement reads a statement that makes, drops, renames or alters a whole database.
+func databaseStatement(m message) (DatabaseData, bool) {
+	switch m := m.(type) {
+	case *pg.CreatedbStmt:
+		data := DatabaseData{Action: CreateDatabase, Name: m.Dbname}
+		for _, option := range m.Options {
+			if e := option.GetDefElem(); e.GetDefname() == "template" {
+				data.Other = e.GetArg().GetString_().GetSval()
+			}
+		}
+		return data, true
+	case *pg.DropdbStmt:
+		return DatabaseData{Action: DropDatabase, Name: m.Dbname, IfExists: m.MissingOk, Force: hasOption(m.Options, "force")}, true
+	case *pg.RenameStmt:
+		if m.RenameType == pg.ObjectType_OBJECT_DATABASE {
+			return DatabaseData{Action: RenameDatabase, Name: m.Subname, Other: m.Newname}, true
+		}
+	case *pg.AlterDatabaseStmt:
+		return DatabaseData{Action: AlterDatabase, Name: m.Dbname}, true
+	case *pg.AlterDatabaseSetStmt:
+		return DatabaseData{Action: AlterDatabase, Name: m.Dbname}, true
+	case *pg.AlterOwnerStmt:
+		if m.ObjectType == pg.ObjectType_OBJECT_DATABASE {
+			return DatabaseData{Action: AlterDatabase, Name: m.Object.GetString_().GetSval()}, true
+		}
+	}
+	return DatabaseData{}, false
+}

@@ -41,13 +41,14 @@ const (
 	Explain                    // EXPLAIN: Plan.Explain
 	Modify                     // several shards run a statement that writes: Plan.Modify
 	Maintenance                // runs on one shard after the other, not as one transaction: Plan.Maintenance
+	Database                   // makes, drops, renames or alters a whole database: Plan.Database
 )
 
 var kindNames = [...]string{
 	"empty", "relay", "scatter", "begin", "commit", "rollback", "savepoint", "release", "rollback to",
 	"set transaction", "set constraints", "set", "reset", "show", "discard", "prepare", "execute",
 	"deallocate", "declare cursor", "fetch", "close cursor", "copy", "listen", "unlisten", "notify",
-	"ddl", "sharding", "show sharding", "explain", "modify", "maintenance",
+	"ddl", "sharding", "show sharding", "explain", "modify", "maintenance", "database",
 }
 
 // String returns the lower-case name of the kind.
@@ -123,6 +124,7 @@ type Plan struct {
 	Insert      *InsertData        // Modify: an INSERT
 	Transfer    *TransferData      // Modify: an INSERT … SELECT whose rows have to be moved
 	Maintenance *MaintenanceData   // Maintenance
+	Database    *DatabaseData      // Database
 
 	// texts are the ordinals of literals that are certainly not read as dates or times.
 	texts []int

@@ -62,6 +62,9 @@ func (pl *Plan) printDetails(b *strings.Builder) {
 	if pl.DDL != nil {
 		fmt.Fprintf(b, "  ddl: %+v\n", *pl.DDL)
 	}
+	if pl.Database != nil {
+		fmt.Fprintf(b, "  database: %+v\n", *pl.Database)
+	}
 	if pl.Sharding != nil {
 		fmt.Fprintf(b, "  statement: %T\n", pl.Sharding)
 	}

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -44,12 +45,30 @@ type database struct {
 	stale atomic.Bool
 	// announcing: a change of the catalog waits to be announced in the background.
 	announcing atomic.Bool
+	// listed: the directory has had a map of it. Only the watch uses it.
+	listed bool
+	// gone is closed when the directory has its map no more: the database was dropped.
+	gone chan struct{}
+	// ending: its sessions are to end.
+	ending atomic.Bool
 }
+
+// errGone says that the database was dropped.
+var errGone = errors.New("the database was dropped")
 
 func newDatabase(name string) *database {
 	return &database{
 		name: name, newer: make(chan struct{}), sessions: make(map[*Session]struct{}),
-		refresh: make(chan struct{}, 1),
+		refresh: make(chan struct{}, 1), gone: make(chan struct{}),
+	}
+}
+
+func (d *database) isGone() bool {
+	select {
+	case <-d.gone:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -65,7 +84,7 @@ func (d *database) publish(next *view) {
 	d.newer = make(chan struct{})
 }
 
-// await waits until the view satisfies the condition. The error is the context's.
+// await waits until the view satisfies the condition. The error is the context's, or errGone.
 func (d *database) await(ctx context.Context, satisfied func(*view) bool) (*view, error) {
 	for {
 		d.mu.Lock()
@@ -76,6 +95,8 @@ func (d *database) await(ctx context.Context, satisfied func(*view) bool) (*view
 		}
 		select {
 		case <-changed:
+		case <-d.gone:
+			return nil, errGone
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -144,12 +165,12 @@ const quietPoll = 2 * time.Millisecond
 const loadRetry = 250 * time.Millisecond
 
 // follow is the database's goroutine: it turns each newer map into the current view, with its catalog,
-// and acknowledges its epoch when nothing older is in flight.
+// and acknowledges its epoch when nothing older is in flight. It ends with the database.
 func (s *Server) follow(ctx context.Context, d *database) {
 	var acknowledged directory.Epoch
 	for {
-		m := d.newest.Load()
-		if m != nil {
+		again := false
+		if m := d.newest.Load(); m != nil && !d.isGone() {
 			if now := d.current.Load(); now == nil || now.epoch() < m.Epoch || d.stale.Load() {
 				if err := s.refreshView(ctx, d, m); err != nil {
 					if ctx.Err() != nil {
@@ -162,43 +183,68 @@ func (s *Server) follow(ctx context.Context, d *database) {
 					continue
 				}
 			}
-			if at := d.current.Load().epoch(); at > acknowledged {
-				if s.member != nil && !d.quiet(at) {
-					s.member.Planning(d.name, at)
-				}
-				for !d.quiet(at) {
-					if !sleep(ctx, quietPoll) {
-						return
-					}
-					if newer := d.newest.Load(); newer.Epoch > at {
-						break
-					}
-				}
-				if d.quiet(at) {
-					acknowledged = at
-					if s.member != nil {
-						s.member.Acknowledge(d.name, at)
-					}
-				}
-				if d.newest.Load().Epoch > at || acknowledged < at {
-					continue
-				}
+			if again = s.acknowledge(ctx, d, &acknowledged); ctx.Err() != nil {
+				return
 			}
+		}
+		if again {
+			continue
 		}
 		select {
 		case <-d.refresh:
+		case <-d.gone:
+			s.endDatabase(ctx, d)
+			return
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
+// acknowledge waits until nothing older than the current view is in flight, or a newer map is there, and acknowledges the view's
+// epoch. again: there is a newer map.
+func (s *Server) acknowledge(ctx context.Context, d *database, acknowledged *directory.Epoch) (again bool) {
+	now := d.current.Load()
+	at := now.epoch()
+	if at <= *acknowledged {
+		return d.newest.Load().Epoch > at
+	}
+	settled := func() bool { return d.quiet(at) }
+	poll := quietPoll
+	if drop := now.partitions.Drop; drop != nil {
+		if poll = dropPoll; drop.Force {
+			poll = forcePoll
+		}
+		settled = func() bool { return s.letGo(ctx, d, drop.Force) }
+	} else if s.member != nil && !settled() {
+		s.member.Planning(d.name, at)
+	}
+	for !settled() {
+		if !sleep(ctx, poll) || d.isGone() {
+			return false
+		}
+		if d.newest.Load().Epoch > at {
+			return true
+		}
+	}
+	*acknowledged = at
+	if s.member != nil {
+		s.member.Acknowledge(d.name, at)
+	}
+	return d.newest.Load().Epoch > at
+}
+
 // refreshView makes the map current, with a catalog that is new enough for it.
 func (s *Server) refreshView(ctx context.Context, d *database, m *directory.Map) error {
 	next := &view{partitions: m}
 	now := d.current.Load()
-	known := now != nil && now.partitions.CatalogVersion == m.CatalogVersion
-	if known && !d.stale.Swap(false) {
+	known := now != nil && now.catalog != nil && now.partitions.CatalogVersion == m.CatalogVersion
+	if m.Drop != nil { // it may take no connections, and needs none
+		if next.catalog = nil; now != nil {
+			next.catalog = now.catalog
+		}
+		d.stale.Store(true)
+	} else if known && !d.stale.Swap(false) {
 		next.catalog = now.catalog
 	} else {
 		loaded, err := s.loadCatalog(ctx, m)

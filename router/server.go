@@ -211,6 +211,7 @@ func (s *Server) learn(snapshot *etcd.Snapshot) {
 	for _, m := range snapshot.Maps {
 		s.learnMap(m)
 	}
+	s.forgetDropped(snapshot)
 	s.retainEntries(snapshot)
 }
 

@@ -143,7 +143,7 @@ func (c *Session) advance(ctx context.Context) error {
 
 // checkDrain ends a session that has nothing to do while the server drains.
 func (c *Session) checkDrain() error {
-	closed := c.server.isClosed()
+	closed := c.server.isClosed() || c.database != nil && c.database.ending.Load()
 	if closed || c.server.draining.Load() && c.x.Status() == wire.TxIdle && !c.x.CopyingIn() && len(c.request) == 0 {
 		return pgerr.New(pgerr.AdminShutdown, "terminating connection due to administrator command").Fatal()
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -117,6 +118,10 @@ func (c *Session) open(ctx context.Context, packet *wire.Startup) error {
 	c.x.SetSecrets(c.server.secrets)
 	c.statements, c.portals = make(map[string]*statement), make(map[string]*portal)
 	c.database.join(c)
+	// Invariant: who publishes the mark looks for sessions afterwards, so one of the two sees the other.
+	if now := c.database.current.Load(); now.partitions.Drop != nil || c.database.isGone() {
+		return errBeingDropped(c.databaseName)
+	}
 	if err := c.greet(ctx); err != nil {
 		return err
 	}
@@ -258,21 +263,28 @@ func (s *Server) cluster(ctx context.Context) (*etcd.Cluster, error) {
 
 // openDatabase finds the database, and gives one that exists on the home shard its first map.
 func (s *Server) openDatabase(ctx context.Context, cluster *etcd.Cluster, home directory.Shard, name string) (*database, error) {
-	s.mu.Lock()
-	d, ok := s.databases[name]
-	s.mu.Unlock()
-	if !ok {
-		if err := s.createMap(ctx, cluster, home, name); err != nil {
-			return nil, err
-		}
+	for {
 		s.mu.Lock()
-		d = s.databases[name]
+		d, ok := s.databases[name]
 		s.mu.Unlock()
+		if !ok {
+			if err := s.createMap(ctx, cluster, home, name); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		_, err := d.await(ctx, func(v *view) bool { return v.partitions.Drop == nil && v.catalog != nil })
+		if errors.Is(err, errGone) {
+			continue
+		}
+		if now := d.current.Load(); err != nil && now != nil && now.partitions.Drop != nil {
+			return nil, errBeingDropped(name)
+		}
+		if err != nil {
+			return nil, pgerr.Newf(pgerr.CannotConnectNow, "the catalog of database %q could not be read", name).Because(err).Fatal()
+		}
+		return d, nil
 	}
-	if _, err := d.await(ctx, func(*view) bool { return true }); err != nil {
-		return nil, pgerr.Newf(pgerr.CannotConnectNow, "the catalog of database %q could not be read", name).Because(err).Fatal()
-	}
-	return d, nil
 }
 
 func (s *Server) createMap(ctx context.Context, cluster *etcd.Cluster, home directory.Shard, name string) error {
@@ -336,6 +348,13 @@ func (g *greetingCache) put(id backend.Identity, settings map[string]string) {
 		g.reports = make(map[backend.Identity]cachedGreeting)
 	}
 	g.reports[id] = cachedGreeting{settings, time.Now()}
+}
+
+// forget drops what is kept of a database.
+func (g *greetingCache) forget(database string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	maps.DeleteFunc(g.reports, func(id backend.Identity, _ cachedGreeting) bool { return id.Database == database })
 }
 
 // cancelKeys are the keys that clients got, to find their sessions by.

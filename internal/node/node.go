@@ -246,9 +246,9 @@ func (n *Node) sweep(ctx context.Context, before []string, swept bool) (sets []s
 	return sets, true
 }
 
-// held tells that some table is being changed.
+// held tells that some table is being changed, or that the database is being dropped.
 func held(m *directory.Map) bool {
-	return slices.ContainsFunc(m.Tables, func(t directory.Table) bool { return t.Hold != nil })
+	return m.Drop != nil || slices.ContainsFunc(m.Tables, func(t directory.Table) bool { return t.Hold != nil })
 }
 
 // Addr is where clients connect.

@@ -95,6 +95,28 @@ func (p *Pools) Reconnect(shard directory.ShardID) {
 	})
 }
 
+// CloseDatabase closes the idle connections to a database on all shards, and lets no other be used for another session. It
+// reports whether none is left.
+func (p *Pools) CloseDatabase(database string) bool {
+	none := true
+	p.mu.RLock()
+	var list []*pool
+	for key, pool := range p.pools {
+		if key.id.Database == database {
+			list = append(list, pool)
+		}
+	}
+	p.mu.RUnlock()
+	for _, pool := range list {
+		pool.mu.Lock()
+		idle := pool.retire()
+		none = none && pool.open == 0
+		pool.mu.Unlock()
+		closeAll(idle)
+	}
+	return none
+}
+
 // TerminateAll closes every connection to the shard, those in use too: their holders get 08006.
 func (p *Pools) TerminateAll(shard directory.ShardID) {
 	p.each(shard, func(pool *pool) {

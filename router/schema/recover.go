@@ -33,6 +33,9 @@ func (p *Performer) Recover(ctx context.Context, database string) error {
 	if err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
+	if m.Drop != nil {
+		return p.recoverDrop(ctx, m, alive)
+	}
 	var failed error
 	for _, left := range p.leftovers(m, alive) {
 		p.config.Log.InfoContext(ctx, "recovering a change", "hold", left.hold.ID, "decided", left.hold.Decided)

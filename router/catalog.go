@@ -7,7 +7,6 @@ import (
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner/catalog"
-	"github.com/shardyard/shardyard/router/catalogs"
 )
 
 // loadCatalog reads the catalog of a map's database from its shards.
@@ -15,5 +14,5 @@ func (s *Server) loadCatalog(ctx context.Context, m *directory.Map) (*catalog.Sn
 	dial := func(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {
 		return s.pools.Service(ctx, shard, database)
 	}
-	return catalogs.Load(ctx, m, dial)
+	return s.catalogs.Load(ctx, m, dial)
 }

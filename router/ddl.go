@@ -9,7 +9,6 @@ import (
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/planner/catalog"
-	"github.com/shardyard/shardyard/router/catalogs"
 	"github.com/shardyard/shardyard/router/exec"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/schema"
@@ -173,7 +172,7 @@ func (c *Session) ownCatalog(ctx context.Context) (*catalog.Snapshot, error) {
 	if work := c.changes.work; work != nil {
 		lent = work.Shards()
 	}
-	return catalogs.LoadWithin(ctx, c.view.partitions, c.dialService, lent, c.links(nil).Lend)
+	return c.server.catalogs.LoadWithin(ctx, c.view.partitions, c.dialService, lent, c.links(nil).Lend)
 }
 
 func (c *Session) dialService(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {

@@ -17,6 +17,7 @@ import (
 	"github.com/shardyard/shardyard/directory/mirror"
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/backend"
+	"github.com/shardyard/shardyard/router/catalogs"
 	"github.com/shardyard/shardyard/router/commit"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/schema"
@@ -37,6 +38,7 @@ type Server struct {
 	schema   *schema.Performer
 	entries  *etcd.Entries
 	numbers  *sequence.Source
+	catalogs catalogs.Loader
 	heal     func(ctx context.Context, database string, floor directory.Epoch) (*directory.Map, error)
 	log      *slog.Logger
 

@@ -26,7 +26,7 @@ type Dialer = func(ctx context.Context, shard directory.Shard, database string) 
 //
 // The snapshot's version is the map's: load the map first, so that a change in between makes the
 // snapshot look older than it is, never newer.
-func Load(ctx context.Context, m *directory.Map, dial Dialer) (*catalog.Snapshot, error) {
+func (l *Loader) Load(ctx context.Context, m *directory.Map, dial Dialer) (*catalog.Snapshot, error) {
 	home, ok := m.Shard(m.Home)
 	if !ok {
 		return nil, fmt.Errorf("load catalog of %s: home shard %s is not in the map", m.Database, m.Home)
@@ -43,7 +43,7 @@ func Load(ctx context.Context, m *directory.Map, dial Dialer) (*catalog.Snapshot
 		others.wait()
 		return nil, fmt.Errorf("begin on home shard %s: %w", m.Home, err)
 	}
-	data, err := read(ctx, conn)
+	data, err := l.read(ctx, conn)
 	var objects []catalog.Object
 	if err == nil {
 		objects, err = readObjects(ctx, conn)
@@ -60,7 +60,7 @@ func Load(ctx context.Context, m *directory.Map, dial Dialer) (*catalog.Snapshot
 
 // LoadWithin is Load as an open transaction sees it: the home shard and those of lent are read on the transaction's
 // own connections, the other shards on connections of dial.
-func LoadWithin(
+func (l *Loader) LoadWithin(
 	ctx context.Context, m *directory.Map, dial Dialer, lent []directory.ShardID,
 	lend func(ctx context.Context, shard directory.ShardID, use func(*pgx.Conn) error) error,
 ) (*catalog.Snapshot, error) {
@@ -69,7 +69,7 @@ func LoadWithin(
 	var data *catalog.Data
 	var objects []catalog.Object
 	err := lend(ctx, m.Home, func(conn *pgx.Conn) (err error) {
-		if data, err = read(ctx, conn); err == nil {
+		if data, err = l.read(ctx, conn); err == nil {
 			objects, err = readObjects(ctx, conn)
 		}
 		return err
@@ -101,8 +101,8 @@ func (s *shardAnswers) complete(m *directory.Map, data *catalog.Data, objects []
 
 // LoadOn reads the catalog as conn sees it, its open transaction's changes included; there are no OID
 // maps of other shards in it. Settings of the session are left as they were.
-func LoadOn(ctx context.Context, conn *pgx.Conn) (*catalog.Snapshot, error) {
-	data, err := read(ctx, conn)
+func (l *Loader) LoadOn(ctx context.Context, conn *pgx.Conn) (*catalog.Snapshot, error) {
+	data, err := l.read(ctx, conn)
 	if err != nil {
 		return nil, fmt.Errorf("read catalog: %w", err)
 	}

@@ -63,7 +63,7 @@ func TestLoad(t *testing.T) {
 		CREATE FUNCTION std(x int) RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM public.b; END;
 		CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER nothing FOREIGN DATA WRAPPER nothing; CREATE FOREIGN TABLE away (id int) SERVER nothing`)
 	connect(t, 1, types+"CREATE TABLE away (id int CONSTRAINT away_pk PRIMARY KEY)")
-	s, err := Load(t.Context(), appMap(t), dial)
+	s, err := new(Loader).Load(t.Context(), appMap(t), dial)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func checkTypes(t *testing.T, s *catalog.Snapshot) {
 
 func TestLoadOnSeesItsTransaction(t *testing.T) {
 	conn := connect(t, 0, types+"SET search_path = public, pg_catalog; SET DateStyle = 'SQL, DMY'; BEGIN; CREATE TABLE fresh (id int)")
-	s, err := LoadOn(t.Context(), conn)
+	s, err := new(Loader).LoadOn(t.Context(), conn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestLoadOnSeesItsTransaction(t *testing.T) {
 func TestLostShard(t *testing.T) {
 	connect(t, 0, types)
 	other := cluster.Shards()[1].ID
-	s, err := Load(t.Context(), appMap(t), func(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {
+	s, err := new(Loader).Load(t.Context(), appMap(t), func(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {
 		if shard.ID == other {
 			return nil, errors.New("lost")
 		}

@@ -201,9 +201,13 @@ SELECT p.oid, n.nspname::text, p.proname::text, p.prokind::text, l.lanname::text
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-CROSS JOIN LATERAL (SELECT n.nspname IN ('pg_catalog', 'information_schema') AND p.oid < 16384) sys(builtin)
-WHERE n.nspname <> 'information_schema' AND n.nspname !~ '^pg_(toast|temp)'
-ORDER BY p.oid`
+CROSS JOIN LATERAL (SELECT n.nspname = 'pg_catalog' AND p.oid < 16384) sys(builtin)
+WHERE n.nspname <> 'information_schema' AND n.nspname !~ '^pg_(toast|temp)' AND `
+
+const (
+	builtinFunctions = `sys.builtin ORDER BY p.oid`
+	userFunctions    = `(p.oid >= 16384 OR p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace) ORDER BY p.oid`
+)
 
 var typesQuery = `
 SELECT t.oid, n.nspname::text, t.typname::text, t.typtype::text, t.typcategory::text,
@@ -214,8 +218,12 @@ SELECT t.oid, n.nspname::text, t.typname::text, t.typtype::text, t.typcategory::
        coalesce((SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid), 0),
        CASE WHEN t.oid < 16384 THEN '' ELSE ` + extension("pg_type", "t.oid") + ` END
 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-WHERE n.nspname !~ '^pg_(toast|temp)'
-ORDER BY t.oid`
+WHERE n.nspname !~ '^pg_(toast|temp)' AND `
+
+const (
+	builtinTypes = `t.oid < 16384 ORDER BY t.oid`
+	userTypes    = `t.oid >= 16384 ORDER BY t.oid`
+)
 
 const attributesQuery = `
 SELECT c.reltype, a.attname::text, a.atttypid, a.atttypmod
@@ -226,8 +234,12 @@ ORDER BY a.attrelid, a.attnum`
 const domainChecksQuery = `
 SELECT con.contypid, pg_catalog.pg_get_constraintdef(con.oid)
 FROM pg_catalog.pg_constraint con
-WHERE con.contypid <> 0 AND con.contype = 'c'
-ORDER BY con.contypid, con.conname`
+WHERE con.contypid <> 0 AND con.contype = 'c' AND `
+
+const (
+	builtinDomains = `con.contypid < 16384 ORDER BY con.contypid, con.conname`
+	userDomains    = `con.contypid >= 16384 ORDER BY con.contypid, con.conname`
+)
 
 const operatorsQuery = `
 SELECT n.nspname::text, o.oprname::text, o.oprleft, o.oprright, o.oprcode::oid

@@ -26,9 +26,25 @@ func newReader() *reader {
 	}
 }
 
-// read runs all queries in one batch, so in two round trips at most (pgx prepares what it does not know).
-func read(ctx context.Context, conn *pgx.Conn) (*catalog.Data, error) {
+// read runs the queries in one batch, or in two if the built-in objects are not known.
+func (l *Loader) read(ctx context.Context, conn *pgx.Conn) (*catalog.Data, error) {
 	r := newReader()
+	key, err := readBuiltinsKey(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	known := l.known(key)
+	if known == nil {
+		batch := &pgx.Batch{}
+		r.queueBuiltins(batch)
+		if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+			return nil, fmt.Errorf("read built-in objects: %w", err)
+		}
+		known = r.takeBuiltins(key)
+		l.keep(known)
+		r = newReader()
+	}
+	r.use(known)
 	var searchPath, dateStyle string
 	before := conn.QueryRow(ctx, `SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_setting('DateStyle'),
 		pg_catalog.current_database()::text, pg_catalog.current_setting('server_version_num')::int4, pg_catalog.current_setting('server_encoding')`)
@@ -40,7 +56,6 @@ func read(ctx context.Context, conn *pgx.Conn) (*catalog.Data, error) {
 	configure(batch, "", "ISO, MDY")
 	queue(batch, schemasQuery, r.schema)
 	queue(batch, relationsQuery, r.relation)
-	queue(batch, systemRelationsQuery, r.systemRelation)
 	queue(batch, indexesQuery, r.index)
 	queue(batch, columnsQuery, r.column)
 	queue(batch, keysQuery, r.key)
@@ -52,10 +67,10 @@ func read(ctx context.Context, conn *pgx.Conn) (*catalog.Data, error) {
 	queue(batch, readsQuery, r.read)
 	queue(batch, inheritsQuery, r.inherits)
 	queue(batch, publicationsQuery, r.publication)
-	queue(batch, functionsQuery, r.function)
-	queue(batch, typesQuery, r.typ)
+	queue(batch, functionsQuery+userFunctions, r.function)
+	queue(batch, typesQuery+userTypes, r.typ)
 	queue(batch, attributesQuery, r.attribute)
-	queue(batch, domainChecksQuery, r.domainCheck)
+	queue(batch, domainChecksQuery+userDomains, r.domainCheck)
 	queue(batch, operatorsQuery, r.operator)
 	queue(batch, castsQuery, r.cast)
 	configure(batch, searchPath, dateStyle)

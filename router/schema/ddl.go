@@ -11,7 +11,6 @@ import (
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner/catalog"
-	"github.com/shardyard/shardyard/router/catalogs"
 	"github.com/shardyard/shardyard/router/pgerr"
 )
 
@@ -104,7 +103,7 @@ func (w *work) needs(ctx context.Context) ([]need, error) {
 	if _, err := conn.Exec(ctx, fmt.Sprintf("SET lock_timeout = '%dms'", w.t.p.config.LockTimeout.Milliseconds())); err != nil {
 		return nil, err
 	}
-	snapshot, err := catalogs.LoadOn(ctx, conn)
+	snapshot, err := w.t.p.catalogs.LoadOn(ctx, conn)
 	if isState(err, "55P03") {
 		return nil, nil
 	}
@@ -338,7 +337,7 @@ func (w *work) isReference(name directory.TableName) bool {
 // catalogOn is a shard's catalog as the transaction sees it.
 func (w *work) catalogOn(ctx context.Context, shard directory.ShardID) (snapshot *catalog.Snapshot, err error) {
 	err = w.links.Lend(ctx, shard, func(conn *pgx.Conn) error {
-		snapshot, err = catalogs.LoadOn(ctx, conn)
+		snapshot, err = w.t.p.catalogs.LoadOn(ctx, conn)
 		return err
 	})
 	return snapshot, err

@@ -99,7 +99,7 @@ func (p *Performer) withHome(ctx context.Context, r Request, do func(*homeShard,
 		return err
 	}
 	defer p.close(ctx, conn)
-	h := &homeShard{conn: conn}
+	h := &homeShard{conn: conn, loader: &p.catalogs}
 	if err := applySettings(ctx, conn, literals(r.Settings), false); err != nil {
 		return err
 	}

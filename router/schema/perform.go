@@ -65,7 +65,7 @@ func (p *Performer) firstLook(ctx context.Context, m *directory.Map, r Request) 
 	if err != nil {
 		return nil, nil, err
 	}
-	h := &homeShard{conn: conn}
+	h := &homeShard{conn: conn, loader: &p.catalogs}
 	planned, err := look(ctx, h, m, r)
 	if err != nil {
 		p.close(ctx, conn)
@@ -155,7 +155,7 @@ func (op *operation) distribute(ctx context.Context, r Request, name directory.T
 	if err := applySettings(ctx, home, literals(r.Settings), true); err != nil {
 		return nil, err
 	}
-	h := &homeShard{conn: home}
+	h := &homeShard{conn: home, loader: &op.p.catalogs}
 	if err := h.load(ctx); err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/shardyard/shardyard/directory/etcd"
 	"github.com/shardyard/shardyard/directory/fence"
 	"github.com/shardyard/shardyard/planner/shardsql"
+	"github.com/shardyard/shardyard/router/catalogs"
 	"github.com/shardyard/shardyard/router/pgerr"
 )
 
@@ -70,8 +71,9 @@ func (c *Config) validate() error {
 
 // Performer changes what lives where. It is safe for concurrent use; several routers may each have one.
 type Performer struct {
-	config  Config
-	entries *etcd.Entries
+	config   Config
+	entries  *etcd.Entries
+	catalogs catalogs.Loader
 
 	mu     sync.Mutex
 	active map[string]bool // IDs of the holds that this process is working on

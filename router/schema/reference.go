@@ -12,7 +12,6 @@ import (
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/directory/mirror"
 	"github.com/shardyard/shardyard/planner/catalog"
-	"github.com/shardyard/shardyard/router/catalogs"
 	"github.com/shardyard/shardyard/router/pgerr"
 )
 
@@ -171,7 +170,7 @@ func (op *operation) unshardReference(ctx context.Context, table *directory.Tabl
 
 // checkUnreferenced refuses to take a reference table away from tables of several shards, or other reference tables.
 func (op *operation) checkUnreferenced(ctx context.Context, conn *pgx.Conn, name directory.TableName) error {
-	snapshot, err := catalogs.LoadOn(ctx, conn)
+	snapshot, err := op.p.catalogs.LoadOn(ctx, conn)
 	if err != nil {
 		return err
 	}
@@ -281,7 +280,7 @@ func (op *operation) copyAll(ctx context.Context, shard directory.Shard) error {
 	}); err != nil {
 		return fmt.Errorf("prepare shard %s: %w", shard.ID, err)
 	}
-	snapshot, err := catalogs.LoadOn(ctx, home)
+	snapshot, err := op.p.catalogs.LoadOn(ctx, home)
 	if err != nil {
 		return err
 	}

@@ -16,11 +16,12 @@ import (
 // homeShard is a connection to the home shard and what it knew when it was last asked.
 type homeShard struct {
 	conn    *pgx.Conn
+	loader  *catalogs.Loader
 	catalog *catalog.Snapshot
 }
 
 func (h *homeShard) load(ctx context.Context) (err error) {
-	h.catalog, err = catalogs.LoadOn(ctx, h.conn)
+	h.catalog, err = h.loader.LoadOn(ctx, h.conn)
 	return err
 }
 

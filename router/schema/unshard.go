@@ -9,7 +9,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/shardyard/shardyard/directory"
-	"github.com/shardyard/shardyard/router/catalogs"
 	"github.com/shardyard/shardyard/router/pgerr"
 )
 
@@ -40,7 +39,7 @@ func (op *operation) unshard(ctx context.Context, name directory.TableName) (dir
 			return nil, err
 		}
 		if d == nil {
-			if err := checkAlone(ctx, conn, name); err != nil {
+			if err := op.p.checkAlone(ctx, conn, name); err != nil {
 				return nil, err
 			}
 			if d, err = describe(ctx, conn, name); err != nil {
@@ -84,8 +83,8 @@ func (op *operation) bringHome(ctx context.Context, d *definition) error {
 
 // checkAlone refuses a table that others hold foreign keys to, or that has some to others: they would cross
 // shards afterwards.
-func checkAlone(ctx context.Context, conn *pgx.Conn, name directory.TableName) error {
-	snapshot, err := catalogs.LoadOn(ctx, conn)
+func (p *Performer) checkAlone(ctx context.Context, conn *pgx.Conn, name directory.TableName) error {
+	snapshot, err := p.catalogs.LoadOn(ctx, conn)
 	if err != nil {
 		return err
 	}

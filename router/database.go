@@ -184,16 +184,18 @@ func (s *Server) forgetDropped(snapshot *etcd.Snapshot) {
 		if _, there := snapshot.Maps[name]; there {
 			d.listed = true
 		} else if d.listed {
+			// What is remembered of it must not be taken for that of another one of its name.
+			s.numbers.Drop(name, directory.TableName{})
+			s.secrets.ForgetDatabase(name)
+			s.greeting.forget(name)
 			delete(s.databases, name)
 			close(d.gone)
 		}
 	}
 }
 
-// endDatabase forgets what is remembered of a database that was dropped: another one may get its name.
+// endDatabase ends what is left of a database that was dropped.
 func (s *Server) endDatabase(ctx context.Context, d *database) {
-	s.numbers.Drop(d.name, directory.TableName{})
-	s.greeting.forget(d.name)
 	for !s.letGo(ctx, d, true) {
 		if !sleep(ctx, forcePoll) {
 			return

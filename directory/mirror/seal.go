@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -99,6 +100,13 @@ func (s *Secrets) Forget(shard directory.Shard, database string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.known, place{shard.Primary, database})
+}
+
+// ForgetDatabase drops the secrets of a database on all shards: it was dropped.
+func (s *Secrets) ForgetDatabase(database string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.known, func(at place, _ []byte) bool { return at.database == database })
 }
 
 func closeConn(ctx context.Context, conn *pgx.Conn) {

@@ -1,7 +1,6 @@
 package router_test
 
 import (
-	"fmt"
 	"net"
 	"strconv"
 	"strings"
@@ -48,8 +47,7 @@ func shardScript(t *testing.T, shard int, database string) *script {
 // plainShop makes the tables of shop in a database of its own on one server.
 func plainShop(t *testing.T) (database string) {
 	t.Helper()
-	database = fmt.Sprintf("plain%d", beds.Add(1))
-	direct(t, 0, "postgres", "CREATE DATABASE "+database)
+	database = cluster.NewDatabase(t).Name
 	for _, sql := range []string{
 		"CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy')",
 		"CREATE TABLE items (id int PRIMARY KEY, name text, feel mood, feels mood[])",
@@ -90,11 +88,13 @@ type comparison struct {
 func q(sql string) []pgproto3.FrontendMessage { return []pgproto3.FrontendMessage{query(sql)} }
 
 // TestAsPlainPostgres plays conversations to the router and to a plain Postgres.
-func TestAsPlainPostgres(t *testing.T) {
+func TestAsPlainPostgres(t *testing.T) { asPlainPostgres(t, comparisons()) }
+
+func asPlainPostgres(t *testing.T, conversations []comparison) {
 	eachMode(t, func(t *testing.T, b *bed) {
 		shop(t, b)
 		plain := plainShop(t)
-		for _, c := range comparisons() {
+		for _, c := range conversations {
 			t.Run(c.name, func(t *testing.T) {
 				ours, theirs := b.script(0), plainScript(t, plain)
 				ours.t, theirs.t = t, t

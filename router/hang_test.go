@@ -11,7 +11,7 @@ func TestEndThoughAShardHangs(t *testing.T) {
 	eachMode(t, func(t *testing.T, b *bed) {
 		conn := b.connect(0)
 		mustSimple(t, conn, "SELECT 1")
-		running := b.routers[0]
+		running := b.Routers[0]
 		if err := cluster.PauseShard(0); err != nil {
 			t.Fatal(err)
 		}
@@ -30,7 +30,7 @@ func TestEndThoughAShardHangs(t *testing.T) {
 			t.Fatalf("a paused shard answered: %v", err)
 		case <-time.After(300 * time.Millisecond): // the statement is on its way
 		}
-		b.routers = nil
+		b.Routers = nil
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		closed := make(chan struct{})

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,34 +14,27 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/goleak"
 
-	"github.com/shardyard/shardyard/directory/etcd"
 	"github.com/shardyard/shardyard/internal/devcluster"
 	"github.com/shardyard/shardyard/internal/node"
-	"github.com/shardyard/shardyard/router"
-	"github.com/shardyard/shardyard/router/backend"
+	"github.com/shardyard/shardyard/internal/node/nodetest"
+	"github.com/shardyard/shardyard/internal/testbed"
 )
 
-var cluster *devcluster.Cluster
+var cluster *testbed.Cluster
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(devcluster.Main(m, devcluster.Config{
-		Shards: 3, BurnOIDs: true, Etcd: true, Settings: map[string]string{"max_prepared_transactions": "50", "fsync": "off"},
-	}, &cluster))
+	goleak.VerifyTestMain(testbed.Main(m, devcluster.Config{Shards: 3, BurnOIDs: true, Etcd: true}, &cluster))
 }
-
-var beds atomic.Int32
 
 // bed is a database of its own on the shards, with routers in front.
 type bed struct {
+	*nodetest.Bed
 	t        *testing.T
 	database string
-	routers  []*node.Node
 }
 
-type bedOption func(*node.Config)
-
 // eachMode runs a test with a goroutine for each client, and with a fresh one for each request.
-func eachMode(t *testing.T, test func(t *testing.T, b *bed), options ...bedOption) {
+func eachMode(t *testing.T, test func(t *testing.T, b *bed), options ...nodetest.Option) {
 	for name, fresh := range map[string]bool{"goroutine": false, "fresh": true} {
 		t.Run(name, func(t *testing.T) {
 			test(t, newBed(t, 1, append(options, func(c *node.Config) { c.Router.FreshGoroutine = fresh })...))
@@ -51,39 +42,12 @@ func eachMode(t *testing.T, test func(t *testing.T, b *bed), options ...bedOptio
 	}
 }
 
-func newBed(t *testing.T, routers int, options ...bedOption) *bed {
+func newBed(t *testing.T, routers int, options ...nodetest.Option) *bed {
 	t.Helper()
-	n := beds.Add(1)
-	b := &bed{t: t, database: fmt.Sprintf("bed%d", n)}
-	direct(t, 0, "postgres", "CREATE DATABASE "+b.database)
-	for i := range routers {
-		cfg := node.Config{
-			Router:    router.Config{Name: fmt.Sprintf("r%d", i+1), Listen: "127.0.0.1:0", CancelPrefix: uint16(i + 1)},
-			Pools:     backend.Config{ServiceUser: "postgres"},
-			Directory: etcd.Config{Endpoints: cluster.Etcd().Endpoints(), Cluster: b.database},
-			Bootstrap: cluster.Shards(),
-			Log:       slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		}
-		for _, option := range options {
-			option(&cfg)
-		}
-		running, err := node.Start(t.Context(), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.routers = append(b.routers, running)
-		t.Cleanup(func() {
-			if !slices.Contains(b.routers, running) {
-				return // the test closed it
-			}
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-			defer cancel()
-			if err := running.Close(ctx); err != nil {
-				t.Errorf("close router: %v", err)
-			}
-		})
-	}
-	return b
+	log := slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	options = append([]nodetest.Option{func(c *node.Config) { c.Log = log }}, options...)
+	b := nodetest.New(t, cluster, routers, options...)
+	return &bed{Bed: b, t: t, database: b.Name}
 }
 
 type testLog struct{ t *testing.T }
@@ -98,38 +62,15 @@ func (l testLog) Write(line []byte) (int, error) {
 // direct runs a statement on a shard, around the routers.
 func direct(t *testing.T, shard int, database, sql string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	conn, err := pgx.Connect(ctx, cluster.ConnString(shard, database))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(ctx)
-	if _, err := conn.Exec(ctx, sql); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
+	testbed.Exec(t, cluster.ConnString(shard, database), sql)
 }
 
-func (b *bed) url(i int) string {
-	return fmt.Sprintf("postgres://postgres@%s/%s?sslmode=disable", b.routers[i].Addr(), b.database)
-}
+func (b *bed) url(i int) string { return b.URL(i) }
 
 // connect opens a session on router i.
 func (b *bed) connect(i int, change ...func(*pgx.ConnConfig)) *pgx.Conn {
 	b.t.Helper()
-	cfg, err := pgx.ParseConfig(b.url(i))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	for _, c := range change {
-		c(cfg)
-	}
-	conn, err := pgx.ConnectConfig(b.t.Context(), cfg)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	b.t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn
+	return b.Session(i, change...)
 }
 
 func mustExec(t *testing.T, conn *pgx.Conn, sql string, args ...any) pgconn.CommandTag {

@@ -234,7 +234,7 @@ func TestRandomMessages(t *testing.T) {
 func TestSlowClients(t *testing.T) {
 	eachMode(t, func(t *testing.T, b *bed) {
 		began := time.Now()
-		conn, err := net.Dial("tcp", b.routers[0].Addr().String())
+		conn, err := net.Dial("tcp", b.Routers[0].Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}

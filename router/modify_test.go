@@ -64,24 +64,7 @@ func manyWriters() []comparison {
 	}
 }
 
-func TestModifyAsPlainPostgres(t *testing.T) {
-	eachMode(t, func(t *testing.T, b *bed) {
-		shop(t, b)
-		plain := plainShop(t)
-		for _, c := range manyWriters() {
-			t.Run(c.name, func(t *testing.T) {
-				ours, theirs := b.script(0), plainScript(t, plain)
-				ours.t, theirs.t = t, t
-				for i, step := range c.steps {
-					want := withoutStatus(theirs.play(step...))
-					if got := withoutStatus(ours.play(step...)); got != want {
-						t.Errorf("step %d:\n   router %s\n Postgres %s", i, got, want)
-					}
-				}
-			})
-		}
-	})
-}
+func TestModifyAsPlainPostgres(t *testing.T) { asPlainPostgres(t, manyWriters()) }
 
 // TestReturningBeyondMemory returns more than the router keeps in memory: all of it arrives, and a part of it alone is refused.
 func TestReturningBeyondMemory(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 )
 
 func (b *bed) try(user, password, database string) error {
-	cfg, err := pgx.ParseConfig(fmt.Sprintf("postgres://%s:%s@%s/%s?sslmode=disable", user, password, b.routers[0].Addr(), database))
+	cfg, err := pgx.ParseConfig(fmt.Sprintf("postgres://%s:%s@%s/%s?sslmode=disable", user, password, b.Routers[0].Addr(), database))
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func TestDrain(t *testing.T) {
 		drained.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 			defer cancel()
-			if err := b.routers[0].Close(ctx); err != nil {
+			if err := b.Routers[0].Close(ctx); err != nil {
 				t.Error(err)
 			}
 		})
@@ -101,7 +101,7 @@ func TestDrain(t *testing.T) {
 			t.Fatal(got)
 		}
 		drained.Wait()
-		b.routers = nil
+		b.Routers = nil
 	})
 }
 

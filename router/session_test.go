@@ -1,7 +1,6 @@
 package router_test
 
 import (
-	"fmt"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -123,7 +122,7 @@ func TestSettings(t *testing.T) {
 func TestSessionAuthorizationForgetsTheRole(t *testing.T) {
 	eachMode(t, func(t *testing.T, b *bed) {
 		conn := b.connect(0)
-		role := fmt.Sprintf("member%d", beds.Add(1))
+		role := "member_" + b.database
 		mustSimple(t, conn, "CREATE ROLE "+role)
 		mustSimple(t, conn, "SET ROLE pg_monitor")
 		mustSimple(t, conn, "RESET ROLE")

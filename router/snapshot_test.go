@@ -40,7 +40,7 @@ func transfers(t *testing.T, b *bed, clients int, seed uint64) (stop func() (mad
 	var stopped atomic.Bool
 	ended := make(chan error, clients)
 	for client := range clients {
-		conn := b.connect(client % len(b.routers))
+		conn := b.connect(client % len(b.Routers))
 		random := rand.New(rand.NewPCG(seed, uint64(client)))
 		go func() {
 			for !stopped.Load() {

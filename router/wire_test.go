@@ -24,7 +24,7 @@ type script struct {
 
 func (b *bed) script(i int) *script {
 	b.t.Helper()
-	conn, err := net.Dial("tcp", b.routers[i].Addr().String())
+	conn, err := net.Dial("tcp", b.Routers[i].Addr().String())
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -263,7 +263,7 @@ func (b *bed) cancelUntil(s *script, answers func() string) {
 			return
 		case <-time.After(50 * time.Millisecond):
 		}
-		conn, err := net.Dial("tcp", b.routers[0].Addr().String())
+		conn, err := net.Dial("tcp", b.Routers[0].Addr().String())
 		if err != nil {
 			b.t.Fatal(err)
 		}
@@ -374,7 +374,7 @@ func TestStartup(t *testing.T) {
 		"nothing":    {},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn, err := net.Dial("tcp", b.routers[0].Addr().String())
+			conn, err := net.Dial("tcp", b.Routers[0].Addr().String())
 			if err != nil {
 				t.Fatal(err)
 			}

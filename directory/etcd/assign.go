@@ -137,7 +137,7 @@ func (e *Entries) create(
 		if attempt == 0 {
 			continue // the first failure tells what there is
 		}
-		if err := pause(ctx, backoffOf(attempt)); err != nil {
+		if err := Pause(ctx, backoffOf(attempt)); err != nil {
 			return nil, fmt.Errorf("assign entries: %w", err)
 		}
 	}

@@ -43,7 +43,7 @@ func (s *Store) Apply(ctx context.Context, database string, change directory.Cha
 		if !errors.Is(err, ErrConflict) {
 			return next, err
 		}
-		if err := pause(ctx, backoffOf(attempt)); err != nil {
+		if err := Pause(ctx, backoffOf(attempt)); err != nil {
 			return nil, fmt.Errorf("change map of database %q: %w", database, err)
 		}
 	}
@@ -80,7 +80,7 @@ func (s *Store) AdvanceEpoch(ctx context.Context, database string, epoch directo
 		if !errors.Is(err, ErrConflict) {
 			return next, err
 		}
-		if err := pause(ctx, backoffOf(attempt)); err != nil {
+		if err := Pause(ctx, backoffOf(attempt)); err != nil {
 			return nil, fmt.Errorf("advance epoch of database %q: %w", database, err)
 		}
 	}
@@ -367,7 +367,7 @@ func (s *Store) retry(ctx context.Context, verb string, try func() error) error 
 		if err := try(); !errors.Is(err, ErrConflict) {
 			return err
 		}
-		if err := pause(ctx, backoffOf(attempt)); err != nil {
+		if err := Pause(ctx, backoffOf(attempt)); err != nil {
 			return fmt.Errorf("%s: %w", verb, err)
 		}
 	}
@@ -380,8 +380,8 @@ func backoffOf(attempt int) time.Duration {
 	return top/2 + mathrand.N(top/2+1)
 }
 
-// pause waits, or returns the cause of the context's end.
-func pause(ctx context.Context, d time.Duration) error {
+// Pause waits, or returns the cause of the context's end.
+func Pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

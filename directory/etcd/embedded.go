@@ -21,6 +21,8 @@ type EmbeddedConfig struct {
 	Dir string
 	// Port for clients on 127.0.0.1. Defaults to a free one.
 	Port uint16
+	// NoSync leaves out every fsync, for data that nobody needs after a crash of the machine.
+	NoSync bool
 	// Log gets etcd's warnings and errors. Defaults to none.
 	Log *slog.Logger
 }
@@ -57,6 +59,7 @@ func StartEmbedded(ctx context.Context, config EmbeddedConfig) (*Embedded, error
 	c.AdvertisePeerUrls = []url.URL{loopback(0)}
 	c.InitialCluster = c.InitialClusterFromName(c.Name)
 	c.EnableGRPCGateway = false
+	c.UnsafeNoFsync = config.NoSync
 	c.AutoCompactionMode = embed.CompactorModePeriodic
 	c.AutoCompactionRetention = "10m"
 	server, err := embed.StartEtcd(c)

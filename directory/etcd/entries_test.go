@@ -273,7 +273,8 @@ func TestGroupThatIsGone(t *testing.T) {
 
 // TestEntriesInAnOutage: what is known stays known, what is not is 57P03 and never "no entry".
 func TestEntriesInAnOutage(t *testing.T) {
-	config := EmbeddedConfig{Dir: t.TempDir()}
+	t.Parallel() // it mostly waits
+	config := EmbeddedConfig{NoSync: true, Dir: t.TempDir()}
 	own, err := StartEmbedded(t.Context(), config)
 	must(t, err)
 	t.Cleanup(func() { own.Close() })

@@ -47,7 +47,7 @@ func (r run) Run() int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	if server, err = StartEmbedded(context.Background(), EmbeddedConfig{Dir: dir}); err != nil {
+	if server, err = StartEmbedded(context.Background(), EmbeddedConfig{Dir: dir, NoSync: true}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -122,7 +122,7 @@ func until(t testing.TB, what string, condition func() bool) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	for !condition() {
-		if pause(ctx, 5*time.Millisecond) != nil {
+		if Pause(ctx, 5*time.Millisecond) != nil {
 			t.Fatalf("gave up waiting until %s", what)
 		}
 	}

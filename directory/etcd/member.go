@@ -186,7 +186,7 @@ func (m *Member) run(ctx context.Context, takeover bool) {
 			return
 		}
 		m.store.config.Log.WarnContext(ctx, "registration of the router is not up to date", "error", err)
-		_ = pause(ctx, min(backoffOf(attempt+5), m.store.config.LeaseTTL/4)) // its error is that ctx ended
+		_ = Pause(ctx, min(backoffOf(attempt+5), m.store.config.LeaseTTL/4)) // its error is that ctx ended
 		attempt++
 		renewal.Reset(0)
 	}

@@ -68,6 +68,7 @@ func TestRegisterAndGoodbye(t *testing.T) {
 }
 
 func TestLeaseIsKept(t *testing.T) {
+	t.Parallel() // it mostly waits
 	store := openStore(t)
 	m := register(t, store, "r1")
 	incarnation := m.Incarnation()
@@ -91,6 +92,7 @@ func TestLeaseIsKept(t *testing.T) {
 // TestPausedRouter: a process that is stopped past its lease is expired, does not hold up a change, and is
 // another incarnation when it goes on; only then forgetting the old one does nothing.
 func TestPausedRouter(t *testing.T) {
+	t.Parallel() // it mostly waits
 	store := openStore(t)
 	ctx := t.Context()
 	createCluster(t, store, "app")
@@ -258,7 +260,8 @@ func TestNameTakenOver(t *testing.T) {
 
 // TestMemberOutlivesOutage: a router registers in vain while etcd is out, serves on, and is there afterwards.
 func TestMemberOutlivesOutage(t *testing.T) {
-	config := EmbeddedConfig{Dir: t.TempDir()}
+	t.Parallel() // it mostly waits
+	config := EmbeddedConfig{NoSync: true, Dir: t.TempDir()}
 	own, err := StartEmbedded(t.Context(), config)
 	must(t, err)
 	t.Cleanup(func() { own.Close() })
@@ -297,6 +300,7 @@ func TestMemberOutlivesOutage(t *testing.T) {
 
 // TestCrashedRouterIsForgotten: its trace stays until it is forgotten.
 func TestCrashedRouterIsForgotten(t *testing.T) {
+	t.Parallel() // it mostly waits
 	store := openStore(t)
 	m := register(t, store, "r1")
 	m.stop()

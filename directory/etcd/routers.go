@@ -163,7 +163,7 @@ func (s *Store) waitRouters(
 			return nil, fmt.Errorf("wait for epoch %d of database %q: %w", epoch, database, err)
 		}
 		if ctx.Err() == nil {
-			_ = pause(ctx, min(backoffOf(attempt), watchPause)) // its error is that ctx ended, seen next
+			_ = Pause(ctx, min(backoffOf(attempt), watchPause)) // its error is that ctx ended, seen next
 		}
 		if ctx.Err() != nil {
 			missing.Cause = context.Cause(ctx)

@@ -221,6 +221,7 @@ func TestBigMap(t *testing.T) {
 
 // TestReplacedPiecesVanish: what no manifest names any more goes after the grace time, what one names stays.
 func TestReplacedPiecesVanish(t *testing.T) {
+	t.Parallel() // it mostly waits
 	store := openStore(t, func(c *Config) { c.BlobGrace = time.Second })
 	ctx := t.Context()
 	createCluster(t, store, "app")

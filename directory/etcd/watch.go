@@ -37,7 +37,7 @@ func (s *Store) Watch(ctx context.Context, deliver func(*Snapshot)) error {
 		if !errors.Is(err, ErrNotFound) {
 			s.config.Log.WarnContext(ctx, "watch of the directory interrupted", "error", err)
 		}
-		if err := pause(ctx, min(backoffOf(attempt+5), watchPause)); err != nil {
+		if err := Pause(ctx, min(backoffOf(attempt+5), watchPause)); err != nil {
 			return err
 		}
 	}

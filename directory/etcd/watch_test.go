@@ -93,7 +93,8 @@ func TestWatch(t *testing.T) {
 // TestWatchOutlivesOutageAndCompaction: etcd is stopped and started on the same data; what was changed
 // and compacted while the watcher was cut off is delivered as the final state.
 func TestWatchOutlivesOutageAndCompaction(t *testing.T) {
-	config := EmbeddedConfig{Dir: t.TempDir()}
+	t.Parallel() // it mostly waits
+	config := EmbeddedConfig{NoSync: true, Dir: t.TempDir()}
 	own, err := StartEmbedded(t.Context(), config)
 	must(t, err)
 	t.Cleanup(func() { own.Close() })

@@ -110,7 +110,7 @@ func (f *Fence) publish(
 			f.abandon(ctx, database, next.Epoch)
 			return nil, nil, fmt.Errorf("publish: %w", err)
 		}
-		if err := pause(ctx, time.Duration(attempt+1)*time.Millisecond); err != nil {
+		if err := etcd.Pause(ctx, time.Duration(attempt+1)*time.Millisecond); err != nil {
 			return nil, nil, fmt.Errorf("publish: %w", err)
 		}
 	}
@@ -162,7 +162,7 @@ func (f *Fence) settle(ctx context.Context, m *directory.Map, concerned []direct
 		if done {
 			break
 		}
-		if err := pause(ctx, time.Duration(min(attempt, 50))*time.Millisecond); err != nil {
+		if err := etcd.Pause(ctx, time.Duration(min(attempt, 50))*time.Millisecond); err != nil {
 			return fmt.Errorf("settle: %w", err)
 		}
 	}
@@ -186,7 +186,7 @@ func (f *Fence) Heal(ctx context.Context, database string, floor directory.Epoch
 		if left <= 0 {
 			break
 		}
-		if err := pause(ctx, min(left, 50*time.Millisecond)); err != nil {
+		if err := etcd.Pause(ctx, min(left, 50*time.Millisecond)); err != nil {
 			return nil, fmt.Errorf("heal floor %d: %w", floor, err)
 		}
 	}
@@ -212,15 +212,4 @@ func lookUp(next, current *directory.Map, ids []directory.ShardID) ([]directory.
 		shards = append(shards, *shard)
 	}
 	return shards, nil
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
-		return nil
-	}
 }

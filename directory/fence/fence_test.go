@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,14 +18,14 @@ import (
 	"github.com/shardyard/shardyard/directory/etcd"
 	"github.com/shardyard/shardyard/directory/fence"
 	"github.com/shardyard/shardyard/internal/devcluster"
-	"github.com/shardyard/shardyard/migrations"
+	"github.com/shardyard/shardyard/internal/testbed"
 )
 
 // cluster has two shards; each test uses a database and an etcd prefix of its own.
-var cluster *devcluster.Cluster
+var cluster *testbed.Cluster
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(devcluster.Main(m, devcluster.Config{Shards: 2, Etcd: true}, &cluster))
+	goleak.VerifyTestMain(testbed.Main(m, devcluster.Config{Shards: 2, Etcd: true}, &cluster))
 }
 
 func must(t testing.TB, err error) {
@@ -36,26 +35,10 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func until(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
-	defer deadline.Stop()
-	for !condition() {
-		select {
-		case <-deadline.C:
-			t.Fatalf("gave up waiting until %s", what)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
-
-// worlds counts them, so that a test can run more than once.
-var worlds atomic.Int64
-
 // world is what one test works with.
 type world struct {
 	*testing.T
-	database string
+	database *testbed.Database
 	store    *etcd.Store
 	fence    *fence.Fence
 	ids      []directory.ShardID
@@ -65,38 +48,29 @@ type world struct {
 
 func (w *world) openStore() *etcd.Store {
 	w.Helper()
-	store, err := etcd.Open(w.Context(), etcd.Config{
-		Endpoints: cluster.Etcd().Endpoints(), Prefix: "/" + w.database, LeaseTTL: time.Second, RequestTimeout: time.Second,
-		Log: slog.New(slog.NewTextHandler(w.Output(), nil)),
+	return w.database.Store(func(c *etcd.Config) {
+		c.LeaseTTL, c.RequestTimeout, c.Log = time.Second, time.Second, slog.New(slog.NewTextHandler(w.Output(), nil))
 	})
-	must(w, err)
-	return store
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{T: t, database: fmt.Sprintf("%s_%d", strings.ToLower(t.Name()), worlds.Add(1)), beforeDial: func(directory.ShardID) error { return nil }}
-	must(t, cluster.CreateDatabase(t.Context(), w.database))
+	w := &world{T: t, database: cluster.Database(t), beforeDial: func(directory.ShardID) error { return nil }}
 	w.store = w.openStore()
-	t.Cleanup(func() { must(t, w.store.Close()) })
-	shards := cluster.Shards()
-	for i, shard := range shards {
+	m := w.database.Map()
+	for _, shard := range m.Shards {
 		w.ids = append(w.ids, shard.ID)
-		config, err := pgx.ParseConfig(cluster.ConnString(i, w.database))
-		must(t, err)
-		must(t, migrations.Apply(t.Context(), config))
 	}
-	must(t, w.store.CreateCluster(t.Context(), etcd.Cluster{ID: "c1", Shards: shards, Home: w.ids[0]}))
-	m, err := directory.NewMap(directory.Map{ClusterID: "c1", Database: w.database, Epoch: 1, Shards: shards, Home: w.ids[0]})
-	must(t, err)
+	must(t, w.store.CreateCluster(t.Context(), etcd.Cluster{ID: m.ClusterID, Shards: m.Shards, Home: m.Home}))
 	must(t, w.store.CreateMap(t.Context(), m))
+	var err error
 	w.fence, err = fence.New(fence.Config{
 		Store: w.store, HealDelay: 100 * time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Dial: func(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {
 			if err := w.beforeDial(shard.ID); err != nil {
 				return nil, err
 			}
-			return pgx.Connect(ctx, cluster.ConnString(slices.Index(w.ids, shard.ID), database))
+			return w.database.Dial(ctx, shard, database)
 		},
 	})
 	must(t, err)
@@ -106,18 +80,12 @@ func newWorld(t *testing.T) *world {
 // connect opens a server connection as a router would, in the given database.
 func (w *world) connect(shard int, application, database string) *pgx.Conn {
 	w.Helper()
-	config, err := pgx.ParseConfig(cluster.ConnString(shard, database))
-	must(w, err)
-	config.RuntimeParams["application_name"] = application
-	conn, err := pgx.ConnectConfig(w.Context(), config)
-	must(w, err)
-	w.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn
+	return testbed.Connect(w, cluster.ConnString(shard, database), func(c *pgx.ConnConfig) { c.RuntimeParams["application_name"] = application })
 }
 
 func (w *world) floor(shard int) directory.Epoch {
 	w.Helper()
-	floor, err := fence.Floor(w.Context(), w.connect(shard, "test", w.database))
+	floor, err := fence.Floor(w.Context(), w.connect(shard, "test", w.database.Name))
 	must(w, err)
 	return floor
 }
@@ -158,7 +126,7 @@ func (w *world) expire(name string) *etcd.Member {
 	must(w, err)
 	must(w, cutOff.Close())
 	w.Cleanup(func() { _ = member.Close(context.Background()) })
-	until(w, "the lease of "+name+" expired", func() bool { return slices.Contains(w.expired(), name) })
+	testbed.Until(w, "the lease of "+name+" expired", func() bool { return slices.Contains(w.expired(), name) })
 	return member
 }
 
@@ -176,7 +144,7 @@ func (w *world) expired() []string {
 
 func (w *world) epoch() directory.Epoch {
 	w.Helper()
-	m, err := w.store.LoadMap(w.Context(), w.database)
+	m, err := w.store.LoadMap(w.Context(), w.database.Name)
 	must(w, err)
 	return m.Epoch
 }
@@ -200,19 +168,19 @@ func TestDeadRouter(t *testing.T) {
 	live := w.router("live")
 	dead := w.expire("dead")
 	doomed := []*pgx.Conn{
-		w.connect(0, dead.ApplicationPrefix()+"1", w.database), w.connect(1, "shardyard/dead/2", w.database),
-		w.connect(1, "shardyard/never-registered/1", w.database), w.connect(0, dead.ApplicationPrefix()+"3", "postgres"),
+		w.connect(0, dead.ApplicationPrefix()+"1", w.database.Name), w.connect(1, "shardyard/dead/2", w.database.Name),
+		w.connect(1, "shardyard/never-registered/1", w.database.Name), w.connect(0, dead.ApplicationPrefix()+"3", "postgres"),
 	}
 	spared := []*pgx.Conn{
-		w.connect(0, live.ApplicationPrefix()+"1", w.database), w.connect(1, "shardyard/live/1", w.database),
-		w.connect(1, "psql", w.database), w.connect(0, "shardyard/never-registered/1", "postgres"),
+		w.connect(0, live.ApplicationPrefix()+"1", w.database.Name), w.connect(1, "shardyard/live/1", w.database.Name),
+		w.connect(1, "psql", w.database.Name), w.connect(0, "shardyard/never-registered/1", "postgres"),
 	}
 	tx, err := doomed[0].Begin(t.Context())
 	must(t, err)
 	_, err = tx.Exec(t.Context(), "CREATE TABLE written_by_the_dead ()")
 	must(t, err)
 
-	m, err := w.fence.Publish(t.Context(), w.database, w.ids, pin("a"))
+	m, err := w.fence.Publish(t.Context(), w.database.Name, w.ids, pin("a"))
 	must(t, err)
 	if m.Epoch != 2 || w.epoch() != 2 || w.floor(0) != 2 || w.floor(1) != 2 {
 		t.Errorf("epoch %d, stored %d, floors %d and %d, all should be 2", m.Epoch, w.epoch(), w.floor(0), w.floor(1))
@@ -232,7 +200,7 @@ func TestDeadRouter(t *testing.T) {
 	if written {
 		t.Error("what the dead router had not committed is there")
 	}
-	if floor, err := fence.Floor(t.Context(), w.connect(1, dead.ApplicationPrefix()+"4", w.database)); err != nil || floor <= 1 {
+	if floor, err := fence.Floor(t.Context(), w.connect(1, dead.ApplicationPrefix()+"4", w.database.Name)); err != nil || floor <= 1 {
 		t.Errorf("a new connection of the dead router at epoch 1 sees floor %d, %v: it is not refused", floor, err)
 	}
 	if names := w.expired(); len(names) != 0 {
@@ -243,13 +211,13 @@ func TestDeadRouter(t *testing.T) {
 // TestOnlyTheShardsConcerned: others keep their floor, and a router's connections there.
 func TestOnlyTheShardsConcerned(t *testing.T) {
 	w := newWorld(t)
-	elsewhere := w.connect(0, "shardyard/unknown/1", w.database)
-	_, err := w.fence.Publish(t.Context(), w.database, w.ids[1:], pin("a"))
+	elsewhere := w.connect(0, "shardyard/unknown/1", w.database.Name)
+	_, err := w.fence.Publish(t.Context(), w.database.Name, w.ids[1:], pin("a"))
 	must(t, err)
 	if w.floor(0) != 0 || w.floor(1) != 2 || !w.alive(elsewhere) {
 		t.Errorf("floors %d and %d, connection elsewhere alive: %v", w.floor(0), w.floor(1), w.alive(elsewhere))
 	}
-	_, err = w.fence.Publish(t.Context(), w.database, []directory.ShardID{"s99"}, pin("b"))
+	_, err = w.fence.Publish(t.Context(), w.database.Name, []directory.ShardID{"s99"}, pin("b"))
 	if !errors.Is(err, etcd.ErrNotFound) || w.epoch() != 2 {
 		t.Errorf("a shard that is not there gives %v, epoch %d", err, w.epoch())
 	}
@@ -260,9 +228,9 @@ func TestNameWithTwoProcesses(t *testing.T) {
 	w := newWorld(t)
 	dead := w.expire("twice")
 	live := w.router("twice")
-	doomed := []*pgx.Conn{w.connect(0, dead.ApplicationPrefix()+"1", w.database), w.connect(0, "shardyard/twice/1", w.database)}
-	spared := w.connect(0, live.ApplicationPrefix()+"1", w.database)
-	_, err := w.fence.Publish(t.Context(), w.database, w.ids, pin("a"))
+	doomed := []*pgx.Conn{w.connect(0, dead.ApplicationPrefix()+"1", w.database.Name), w.connect(0, "shardyard/twice/1", w.database.Name)}
+	spared := w.connect(0, live.ApplicationPrefix()+"1", w.database.Name)
+	_, err := w.fence.Publish(t.Context(), w.database.Name, w.ids, pin("a"))
 	must(t, err)
 	if w.alive(doomed[0]) || w.alive(doomed[1]) || !w.alive(spared) {
 		t.Errorf("of the dead: %v, %v; of the live: %v", w.alive(doomed[0]), w.alive(doomed[1]), w.alive(spared))
@@ -278,7 +246,7 @@ func TestStaleRouterThatKeepsTrying(t *testing.T) {
 	defer cancel()
 	for i := range 4 {
 		group.Go(func() {
-			config, err := pgx.ParseConfig(cluster.ConnString(i%2, w.database))
+			config, err := pgx.ParseConfig(cluster.ConnString(i%2, w.database.Name))
 			if err != nil {
 				t.Error(err)
 				return
@@ -296,7 +264,7 @@ func TestStaleRouterThatKeepsTrying(t *testing.T) {
 	}
 	for i := range 3 {
 		short, done := context.WithTimeout(t.Context(), 10*time.Second)
-		_, err := w.fence.Publish(short, w.database, w.ids, pin(fmt.Sprint("t", i)))
+		_, err := w.fence.Publish(short, w.database.Name, w.ids, pin(fmt.Sprint("t", i)))
 		done()
 		must(t, err)
 	}
@@ -306,15 +274,15 @@ func TestStaleRouterThatKeepsTrying(t *testing.T) {
 func TestRoleWithOtherDefaults(t *testing.T) {
 	w := newWorld(t)
 	for i := range w.ids {
-		_, err := w.connect(i, "test", "postgres").Exec(t.Context(), "ALTER DATABASE "+w.database+" SET default_transaction_read_only = on")
+		_, err := w.connect(i, "test", "postgres").Exec(t.Context(), "ALTER DATABASE "+w.database.Name+" SET default_transaction_read_only = on")
 		must(t, err)
-		_, err = w.connect(i, "test", "postgres").Exec(t.Context(), "ALTER DATABASE "+w.database+" SET default_transaction_isolation = 'repeatable read'")
+		_, err = w.connect(i, "test", "postgres").Exec(t.Context(), "ALTER DATABASE "+w.database.Name+" SET default_transaction_isolation = 'repeatable read'")
 		must(t, err)
 	}
 	var group sync.WaitGroup
 	for i := range 4 {
 		group.Go(func() {
-			if _, err := w.fence.Publish(t.Context(), w.database, w.ids, pin(fmt.Sprint("t", i))); err != nil {
+			if _, err := w.fence.Publish(t.Context(), w.database.Name, w.ids, pin(fmt.Sprint("t", i))); err != nil {
 				t.Error(err)
 			}
 		})
@@ -331,18 +299,18 @@ func TestWaitsForLiveRouters(t *testing.T) {
 	w := newWorld(t)
 	slow, err := w.store.Register(t.Context(), etcd.RouterInfo{Name: "slow"})
 	must(t, err)
-	slow.Acknowledge(w.database, 1)
-	conn := w.connect(0, slow.ApplicationPrefix()+"1", w.database)
+	slow.Acknowledge(w.database.Name, 1)
+	conn := w.connect(0, slow.ApplicationPrefix()+"1", w.database.Name)
 	short, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
-	m, err := w.fence.Publish(short, w.database, w.ids, pin("a"))
+	m, err := w.fence.Publish(short, w.database.Name, w.ids, pin("a"))
 	var missing *etcd.NotAcknowledgedError
 	if !errors.As(err, &missing) || !slices.Equal(missing.Routers, []string{"slow"}) || m == nil || m.Epoch != 2 {
 		t.Fatalf("publish gives %v, %v", m, err)
 	}
 	settled := make(chan error, 1)
 	go func() { settled <- w.fence.Settle(t.Context(), m, w.ids) }()
-	slow.Acknowledge(w.database, 2)
+	slow.Acknowledge(w.database.Name, 2)
 	must(t, <-settled)
 	if !w.alive(conn) {
 		t.Error("the connection of a live router was terminated")
@@ -361,7 +329,7 @@ func TestConcurrentPublish(t *testing.T) {
 	var group sync.WaitGroup
 	for i := range publishers {
 		group.Go(func() {
-			m, err := w.fence.Publish(t.Context(), w.database, w.ids[i%2:][:1], pin(fmt.Sprint("t", i)))
+			m, err := w.fence.Publish(t.Context(), w.database.Name, w.ids[i%2:][:1], pin(fmt.Sprint("t", i)))
 			if err != nil {
 				t.Error(err)
 				return
@@ -386,37 +354,37 @@ func TestConcurrentPublish(t *testing.T) {
 func TestPublisherDiesAfterRaising(t *testing.T) {
 	w := newWorld(t)
 	raise := func(epoch directory.Epoch) {
-		_, err := w.connect(0, "test", w.database).Exec(t.Context(), "UPDATE shardyard.epoch SET floor = $1", int64(epoch))
+		_, err := w.connect(0, "test", w.database.Name).Exec(t.Context(), "UPDATE shardyard.epoch SET floor = $1", int64(epoch))
 		must(t, err)
 	}
 	raise(2)
-	m, err := w.fence.Heal(t.Context(), w.database, 2)
+	m, err := w.fence.Heal(t.Context(), w.database.Name, 2)
 	must(t, err)
 	if m.Epoch != 2 || w.epoch() != 2 {
 		t.Errorf("healed to epoch %d, stored %d", m.Epoch, w.epoch())
 	}
-	if m, err = w.fence.Heal(t.Context(), w.database, 2); err != nil || m.Epoch != 2 {
+	if m, err = w.fence.Heal(t.Context(), w.database.Name, 2); err != nil || m.Epoch != 2 {
 		t.Errorf("healing again gives %v, %v", m, err)
 	}
 	raise(3)
-	if m, err = w.fence.Publish(t.Context(), w.database, w.ids, pin("a")); err != nil || m.Epoch != 3 {
+	if m, err = w.fence.Publish(t.Context(), w.database.Name, w.ids, pin("a")); err != nil || m.Epoch != 3 {
 		t.Errorf("publishing onto an abandoned floor gives %v, %v", m, err)
 	}
 	raise(1000) // as after a restore of etcd
-	if m, err = w.fence.Publish(t.Context(), w.database, w.ids, pin("b")); err != nil || m.Epoch != 1001 {
+	if m, err = w.fence.Publish(t.Context(), w.database.Name, w.ids, pin("b")); err != nil || m.Epoch != 1001 {
 		t.Errorf("publishing far below the floor gives %v, %v", m, err)
 	}
 	// A healer that comes between raise and swap.
 	var once sync.Once
 	w.beforeDial = func(directory.ShardID) error {
 		once.Do(func() {
-			if _, err := w.store.AdvanceEpoch(t.Context(), w.database, 1002); err != nil {
+			if _, err := w.store.AdvanceEpoch(t.Context(), w.database.Name, 1002); err != nil {
 				t.Error(err)
 			}
 		})
 		return nil
 	}
-	if m, err = w.fence.Publish(t.Context(), w.database, w.ids, pin("c")); err != nil || m.Epoch != 1003 {
+	if m, err = w.fence.Publish(t.Context(), w.database.Name, w.ids, pin("c")); err != nil || m.Epoch != 1003 {
 		t.Errorf("publishing against a healer gives %v, %v", m, err)
 	}
 }
@@ -431,14 +399,14 @@ func TestShardOut(t *testing.T) {
 		}
 		return nil
 	}
-	m, err := w.fence.Publish(t.Context(), w.database, w.ids, pin("a"))
+	m, err := w.fence.Publish(t.Context(), w.database.Name, w.ids, pin("a"))
 	if m != nil || !errors.Is(err, out) || !strings.Contains(err.Error(), string(w.ids[1])) {
 		t.Fatalf("publish gives %v, %v", m, err)
 	}
 	if w.floor(0) > w.epoch() || w.floor(1) > w.epoch() {
 		t.Errorf("floors %d and %d, the map is at %d", w.floor(0), w.floor(1), w.epoch())
 	}
-	if m, err := w.store.LoadMap(t.Context(), w.database); err != nil || len(m.Tables) != 0 {
+	if m, err := w.store.LoadMap(t.Context(), w.database.Name); err != nil || len(m.Tables) != 0 {
 		t.Errorf("the change was published: %v, %v", m, err)
 	}
 }
@@ -448,14 +416,14 @@ func TestEtcdOut(t *testing.T) {
 	w := newWorld(t)
 	cluster.StopEtcd()
 	began := time.Now()
-	_, err := w.fence.Publish(t.Context(), w.database, w.ids, pin("a"))
+	_, err := w.fence.Publish(t.Context(), w.database.Name, w.ids, pin("a"))
 	took := time.Since(began)
 	must(t, cluster.StartEtcd(context.Background()))
 	if !errors.Is(err, etcd.ErrUnavailable) || took > 10*time.Second {
 		t.Errorf("refused after %s with %v", took, err)
 	}
-	until(t, "etcd answers", func() bool { _, err := w.store.LoadMap(t.Context(), w.database); return err == nil })
-	_, err = w.fence.Publish(t.Context(), w.database, w.ids, pin("a"))
+	testbed.Until(t, "etcd answers", func() bool { _, err := w.store.LoadMap(t.Context(), w.database.Name); return err == nil })
+	_, err = w.fence.Publish(t.Context(), w.database.Name, w.ids, pin("a"))
 	must(t, err)
 }
 

@@ -178,7 +178,7 @@ func terminate(ctx context.Context, conn *pgx.Conn, backends []backend) error {
 		if left == 0 {
 			return nil
 		}
-		if err := pause(waiting, time.Duration(min(attempt, 20))*5*time.Millisecond); err != nil {
+		if err := etcd.Pause(waiting, time.Duration(min(attempt, 20))*5*time.Millisecond); err != nil {
 			return fmt.Errorf("wait for %d terminated connections: %w", left, err)
 		}
 	}

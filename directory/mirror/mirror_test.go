@@ -3,10 +3,7 @@ package mirror
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -15,13 +12,13 @@ import (
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/internal/devcluster"
-	"github.com/shardyard/shardyard/migrations"
+	"github.com/shardyard/shardyard/internal/testbed"
 )
 
-var cluster *devcluster.Cluster
+var cluster *testbed.Cluster
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(devcluster.Main(m, devcluster.Config{Shards: 2, BurnOIDs: true}, &cluster))
+	goleak.VerifyTestMain(testbed.Main(m, devcluster.Config{Shards: 2, BurnOIDs: true}, &cluster))
 }
 
 func must(t *testing.T, err error) {
@@ -33,45 +30,18 @@ func must(t *testing.T, err error) {
 
 // pair is an authority and a mirror: two databases on two servers.
 type pair struct {
-	t        *testing.T
-	database string
-	source   *pgx.Conn // of the service role
-	copy     *pgx.Conn
-	secrets  *Secrets
-	m        *directory.Map
+	*testbed.Database
+	t       *testing.T
+	source  *pgx.Conn // of the service role
+	copy    *pgx.Conn
+	secrets *Secrets
+	m       *directory.Map
 }
-
-var databases atomic.Int64
 
 func newPair(t *testing.T) *pair {
 	t.Helper()
-	p := &pair{t: t, database: fmt.Sprintf("mirror_%d", databases.Add(1))}
-	must(t, cluster.CreateDatabase(t.Context(), p.database))
-	for i, conn := range []**pgx.Conn{&p.source, &p.copy} {
-		config, err := pgx.ParseConfig(cluster.ConnString(i, p.database))
-		must(t, err)
-		must(t, migrations.Apply(t.Context(), config))
-		*conn = p.connect(i)
-	}
-	p.secrets = NewSecrets(p.dial)
-	shards := cluster.Shards()
-	m, err := directory.NewMap(directory.Map{ClusterID: "c", Database: p.database, Epoch: 1, Shards: shards, Home: shards[0].ID})
-	must(t, err)
-	p.m = m
-	return p
-}
-
-func (p *pair) connect(shard int) *pgx.Conn {
-	p.t.Helper()
-	conn, err := pgx.Connect(p.t.Context(), cluster.ConnString(shard, p.database))
-	must(p.t, err)
-	p.t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn
-}
-
-func (p *pair) dial(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {
-	i := slices.IndexFunc(cluster.Shards(), func(s directory.Shard) bool { return s.ID == shard.ID })
-	return pgx.Connect(ctx, cluster.ConnString(i, database))
+	d := cluster.Database(t)
+	return &pair{t: t, Database: d, source: d.Connect(0), copy: d.Connect(1), secrets: NewSecrets(d.Dial), m: d.Map()}
 }
 
 func (p *pair) both(statements ...string) {
@@ -110,9 +80,9 @@ func (p *pair) mirror(table string, key ...string) Mirror {
 func (p *pair) settle(source, copied *pgx.Conn) error {
 	ctx := p.t.Context()
 	shards := cluster.Shards()
-	from, err := p.secrets.Of(ctx, shards[0], p.database)
+	from, err := p.secrets.Of(ctx, shards[0], p.Name)
 	must(p.t, err)
-	to, err := p.secrets.Of(ctx, shards[1], p.database)
+	to, err := p.secrets.Of(ctx, shards[1], p.Name)
 	must(p.t, err)
 	for {
 		rows, err := source.Query(ctx, DrainQuery, Seal(from, source.PgConn().PID(), DrainMessage))
@@ -142,7 +112,7 @@ func (p *pair) settle(source, copied *pgx.Conn) error {
 // run runs statements in one transaction of a role on the source, settles after each, and commits.
 func (p *pair) run(role string, statements ...string) error {
 	p.t.Helper()
-	source, copied := p.connect(0), p.connect(1)
+	source, copied := p.Connect(0), p.Connect(1)
 	for _, conn := range []*pgx.Conn{source, copied} {
 		exec(p.t, conn, "SET statement_timeout = '20s'; SET ROLE "+role)
 		defer func() { _ = conn.Close(context.Background()) }()
@@ -204,8 +174,8 @@ func TestEveryType(t *testing.T) {
 			d small, c point3, ac point3[], j json, jb jsonb, b bytea, ch char(5), vc varchar(7), dt date, ts timestamp(3), tz timetz, u uuid, bo boolean, inet inet,
 			bits bit varying, r int4range, fr floats, mr datemultirange, tsv tsvector, x xml, mo money, rc regclass, gone2 text,
 			g numeric GENERATED ALWAYS AS (n * 2) STORED, id int GENERATED ALWAYS AS IDENTITY, "odd "" name" text, PRIMARY KEY (k1, k2))`,
-		"ALTER TABLE every DROP COLUMN gone1", "ALTER TABLE every DROP COLUMN gone2", "CREATE ROLE writer_"+p.database,
-		"GRANT INSERT, UPDATE, DELETE, SELECT ON every TO writer_"+p.database)
+		"ALTER TABLE every DROP COLUMN gone1", "ALTER TABLE every DROP COLUMN gone2", "CREATE ROLE writer_"+p.Name,
+		"GRANT INSERT, UPDATE, DELETE, SELECT ON every TO writer_"+p.Name)
 	p.mirror("every", "k1", "k2")
 	insert := `INSERT INTO every (k1, k2, f4, f8, n, i, ai, at, m, am, d, c, ac, j, jb, b, ch, vc, dt, ts, tz, u, bo, inet, bits, r, fr, mr, tsv, x, mo, rc, "odd "" name") VALUES
 		('a"b,\{}''', '2024-05-05 01:02:03.123456+03', 1e-45, 0.1::float8 + 0.2, 12345678901234567890.123456789000, '-1 mon +3 days -04:05:06.789', '[2:3]={1,NULL}',
@@ -214,10 +184,10 @@ func TestEveryType(t *testing.T) {
 		 '[3,9)', '[0.1,0.3)', '{[2020-01-01,2020-02-01)}', 'a:1A b', '<a>é</a>', '12.34', 'every', ''),
 		('', '-infinity', 'NaN', '-infinity', 'NaN', '178000000 years', '{}', NULL, NULL, '{}', NULL, NULL, '{}', 'null', '"\\u00e9"', '', '', '', 'infinity', '-infinity', '00:00+15:59',
 		 NULL, false, '::1', '', 'empty', '(,)', '{}', '', NULL, '-1', NULL, NULL)`
-	must(t, p.run("writer_"+p.database, "SET LOCAL DateStyle = 'German'; SET LOCAL extra_float_digits = -15; SET LOCAL IntervalStyle = 'sql_standard'; SET LOCAL TimeZone = 'Asia/Kolkata'; SET LOCAL bytea_output = 'escape'; SET LOCAL client_encoding = 'LATIN1'",
+	must(t, p.run("writer_"+p.Name, "SET LOCAL DateStyle = 'German'; SET LOCAL extra_float_digits = -15; SET LOCAL IntervalStyle = 'sql_standard'; SET LOCAL TimeZone = 'Asia/Kolkata'; SET LOCAL bytea_output = 'escape'; SET LOCAL client_encoding = 'LATIN1'",
 		insert))
 	p.same("every")
-	must(t, p.run("writer_"+p.database, "UPDATE every SET f8 = f8 / 3, k1 = k1 || 'x', c = NULL WHERE k1 <> ''", "DELETE FROM every WHERE k1 = ''", insert))
+	must(t, p.run("writer_"+p.Name, "UPDATE every SET f8 = f8 / 3, k1 = k1 || 'x', c = NULL WHERE k1 <> ''", "DELETE FROM every WHERE k1 = ''", insert))
 	p.same("every")
 }
 
@@ -254,7 +224,7 @@ func TestForeignKeysOfOtherTables(t *testing.T) {
 		t.Errorf("constraint %q, detail %q", server.ConstraintName, server.Detail)
 	}
 	wantState(t, p.run("postgres", "UPDATE r SET id = 10 WHERE id = 1"), "23503")
-	other := p.connect(1)
+	other := p.Connect(1)
 	exec(t, other, "BEGIN; INSERT INTO child VALUES (1)") // holds a lock on the key
 	must(t, p.run("postgres", "UPDATE r SET name = 'x' WHERE id = 1"))
 	exec(t, other, "COMMIT")
@@ -282,12 +252,12 @@ func TestTriggersOfTheApplication(t *testing.T) {
 // TestApplicationsCannotForge: neither the tables nor the functions are theirs, and mirrors refuse direct writes.
 func TestApplicationsCannotForge(t *testing.T) {
 	p := newPair(t)
-	p.both("CREATE TABLE f (id int PRIMARY KEY)", "CREATE ROLE forger_"+p.database, "GRANT ALL ON f TO forger_"+p.database)
+	p.both("CREATE TABLE f (id int PRIMARY KEY)", "CREATE ROLE forger_"+p.Name, "GRANT ALL ON f TO forger_"+p.Name)
 	p.mirror("f", "id")
-	must(t, p.run("forger_"+p.database, "INSERT INTO f VALUES (1)"))
-	app := p.connect(1)
-	exec(t, app, "SET ROLE forger_"+p.database)
-	secret, err := p.secrets.Of(t.Context(), cluster.Shards()[1], p.database)
+	must(t, p.run("forger_"+p.Name, "INSERT INTO f VALUES (1)"))
+	app := p.Connect(1)
+	exec(t, app, "SET ROLE forger_"+p.Name)
+	secret, err := p.secrets.Of(t.Context(), cluster.Shards()[1], p.Name)
 	must(t, err)
 	mine, other := app.PgConn().PID(), p.copy.PgConn().PID()
 	for _, statement := range []string{
@@ -315,7 +285,7 @@ func TestSweep(t *testing.T) {
 	m := p.mirror("s", "id")
 	sweep := func(want int) {
 		t.Helper()
-		n, err := Sweep(t.Context(), p.m, m, p.dial)
+		n, err := Sweep(t.Context(), p.m, m, p.Dial)
 		must(t, err)
 		if n != want {
 			t.Errorf("%d changes applied, want %d", n, want)
@@ -326,7 +296,7 @@ func TestSweep(t *testing.T) {
 	sweep(1310)
 	p.same("s")
 	// A writer under way: nothing happens until it has ended.
-	writer := p.connect(0)
+	writer := p.Connect(0)
 	exec(t, writer, "BEGIN; UPDATE s SET v = 'w' WHERE id = 20")
 	exec(t, p.source, "DELETE FROM s WHERE id = 30")
 	sweep(0)
@@ -336,7 +306,7 @@ func TestSweep(t *testing.T) {
 	// A change that a mirror refuses does not stop the others.
 	exec(t, p.copy, "CREATE TABLE child (s int REFERENCES s); INSERT INTO child VALUES (40)")
 	exec(t, p.source, "UPDATE s SET v = 'x' WHERE id = 39; DELETE FROM s WHERE id = 40; UPDATE s SET v = 'y' WHERE id = 41")
-	n, err := Sweep(t.Context(), p.m, m, p.dial)
+	n, err := Sweep(t.Context(), p.m, m, p.Dial)
 	wantState(t, err, "23503")
 	if n != 2 {
 		t.Errorf("%d changes applied", n)

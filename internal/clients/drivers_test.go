@@ -48,28 +48,42 @@ var execModes = []pgx.QueryExecMode{
 
 func TestPgx(t *testing.T) {
 	ensureShop(t)
+	samePgx(t, "shop", usePgx)
+}
+
+// samePgx lets a program that uses pgx see both sides, in all of pgx's modes.
+func samePgx(t *testing.T, database string, use func(context.Context, *pgx.Conn, *transcript)) {
+	t.Helper()
 	for _, mode := range execModes {
 		t.Run(mode.String(), func(t *testing.T) {
-			var transcripts [2]transcript
-			for i, s := range sides {
-				config, err := pgx.ParseConfig(s.url("shop"))
+			sameTranscript(t, func(s side, r *transcript) error {
+				config, err := pgx.ParseConfig(s.url(database))
 				if err != nil {
-					t.Fatal(err)
+					return err
 				}
 				config.DefaultQueryExecMode = mode
 				conn, err := pgx.ConnectConfig(t.Context(), config)
 				if err != nil {
-					t.Fatal(err)
+					return err
 				}
-				usePgx(t.Context(), conn, &transcripts[i])
-				if err := conn.Close(t.Context()); err != nil {
-					t.Error(err)
-				}
-			}
-			if d := difference(transcripts[0].String(), transcripts[1].String()); d != "" {
-				t.Error(d)
-			}
+				use(t.Context(), conn, r)
+				return conn.Close(t.Context())
+			})
 		})
+	}
+}
+
+// sameTranscript fails the test unless a program sees the same on both sides.
+func sameTranscript(t *testing.T, program func(s side, r *transcript) error) {
+	t.Helper()
+	var transcripts [2]transcript
+	for i, s := range sides {
+		if err := program(s, &transcripts[i]); err != nil {
+			t.Fatalf("%s: %v", s.name, err)
+		}
+	}
+	if d := difference(transcripts[0].String(), transcripts[1].String()); d != "" {
+		t.Error(d)
 	}
 }
 
@@ -215,20 +229,20 @@ func usePgxCopy(ctx context.Context, conn *pgx.Conn, r *transcript) {
 
 func TestDatabaseSQL(t *testing.T) {
 	ensureShop(t)
-	var transcripts [2]transcript
-	for i, s := range sides {
-		db, err := sql.Open("pgx", s.url("shop"))
+	sameDatabaseSQL(t, "shop", useDatabaseSQL)
+}
+
+// sameDatabaseSQL lets a program that uses database/sql see both sides.
+func sameDatabaseSQL(t *testing.T, database string, use func(context.Context, *sql.DB, *transcript)) {
+	t.Helper()
+	sameTranscript(t, func(s side, r *transcript) error {
+		db, err := sql.Open("pgx", s.url(database))
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		useDatabaseSQL(t.Context(), db, &transcripts[i])
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-	if d := difference(transcripts[0].String(), transcripts[1].String()); d != "" {
-		t.Error(d)
-	}
+		use(t.Context(), db, r)
+		return db.Close()
+	})
 }
 
 func useDatabaseSQL(ctx context.Context, db *sql.DB, r *transcript) {

@@ -189,29 +189,7 @@ DELETE FROM t WHERE k > 1400 AND k < 1410;
 // TestPgxWrites: batches and pipelines whose statements write on several shards.
 func TestPgxWrites(t *testing.T) {
 	newDatabase(t, "pgxwrites", writesSchema)
-	for _, mode := range execModes {
-		t.Run(mode.String(), func(t *testing.T) {
-			var transcripts [2]transcript
-			for i, s := range sides {
-				config, err := pgx.ParseConfig(s.url("pgxwrites"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				config.DefaultQueryExecMode = mode
-				conn, err := pgx.ConnectConfig(t.Context(), config)
-				if err != nil {
-					t.Fatal(err)
-				}
-				writeWithPgx(t.Context(), conn, &transcripts[i])
-				if err := conn.Close(t.Context()); err != nil {
-					t.Error(err)
-				}
-			}
-			if d := difference(transcripts[0].String(), transcripts[1].String()); d != "" {
-				t.Error(d)
-			}
-		})
-	}
+	samePgx(t, "pgxwrites", writeWithPgx)
 }
 
 // writeWithPgx leaves the tables empty.
@@ -307,20 +285,7 @@ func writeWithPgx(ctx context.Context, conn *pgx.Conn, r *transcript) {
 
 func TestDatabaseSQLWrites(t *testing.T) {
 	newDatabase(t, "sqlwrites", writesSchema)
-	var transcripts [2]transcript
-	for i, s := range sides {
-		db, err := sql.Open("pgx", s.url("sqlwrites"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		writeWithDatabaseSQL(t.Context(), db, &transcripts[i])
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-	if d := difference(transcripts[0].String(), transcripts[1].String()); d != "" {
-		t.Error(d)
-	}
+	sameDatabaseSQL(t, "sqlwrites", writeWithDatabaseSQL)
 }
 
 func writeWithDatabaseSQL(ctx context.Context, db *sql.DB, r *transcript) {

@@ -50,7 +50,7 @@ func (c *Cluster) startEtcd(ctx context.Context, mayMove bool) error {
 		port = ports[0]
 	}
 	port, err := onPort(ctx, port, mayMove, func(port uint16) (err error) {
-		c.etcd, err = etcd.StartEmbedded(ctx, etcd.EmbeddedConfig{Dir: filepath.Join(c.dir, "etcd"), Port: port, Log: c.log})
+		c.etcd, err = etcd.StartEmbedded(ctx, etcd.EmbeddedConfig{Dir: filepath.Join(c.dir, "etcd"), Port: port, NoSync: c.temporary, Log: c.log})
 		return err
 	})
 	if err != nil {

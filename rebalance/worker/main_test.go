@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,13 +15,13 @@ import (
 	"github.com/shardyard/shardyard/directory/etcd"
 	"github.com/shardyard/shardyard/directory/mirror"
 	"github.com/shardyard/shardyard/internal/devcluster"
-	"github.com/shardyard/shardyard/migrations"
+	"github.com/shardyard/shardyard/internal/testbed"
 )
 
-var cluster *devcluster.Cluster
+var cluster *testbed.Cluster
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(devcluster.Main(m, devcluster.Config{Shards: 2, Etcd: true, Settings: map[string]string{"fsync": "off"}}, &cluster))
+	goleak.VerifyTestMain(testbed.Main(m, devcluster.Config{Shards: 2, Etcd: true}, &cluster))
 }
 
 func must(t *testing.T, err error) {
@@ -32,19 +31,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func until(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("not in time: " + what)
-		}
-	}
-}
-
-var databases atomic.Int32
-
 // bench is a database with a reference table r on both shards; on the second one rows of a table refer to it.
 type bench struct {
+	*testbed.Database
 	t          *testing.T
 	m          *directory.Map
 	home, copy *pgx.Conn
@@ -53,28 +42,15 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{t: t}
-	database := fmt.Sprintf("bench%d", databases.Add(1))
-	must(t, cluster.CreateDatabase(t.Context(), database))
+	b := &bench{t: t, Database: cluster.Database(t)}
 	for i, conn := range []**pgx.Conn{&b.home, &b.copy} {
-		config, err := pgx.ParseConfig(cluster.ConnString(i, database))
-		must(t, err)
-		must(t, migrations.Apply(t.Context(), config))
-		*conn, err = pgx.ConnectConfig(t.Context(), config)
-		must(t, err)
-		t.Cleanup(func() { _ = (*conn).Close(context.Background()) })
+		*conn = b.Connect(i)
 		b.exec(*conn, "CREATE TABLE r (id int PRIMARY KEY, v text)")
 	}
 	b.exec(b.copy, "CREATE TABLE orders (r int REFERENCES r)")
-	shards := cluster.Shards()
 	name := directory.TableName{Schema: "public", Name: "r"}
-	m, err := directory.NewMap(directory.Map{
-		ClusterID: "c", Database: database, Epoch: 1, Shards: shards, Home: shards[0].ID,
-		Tables: []directory.Table{{Name: name, Kind: directory.TableReference, Shard: shards[0].ID, Key: []string{"id"}, Mirror: "m-r"}},
-	})
-	must(t, err)
-	b.m = m
-	of := mirror.Of(m)[0]
+	b.m = b.Map(directory.Table{Name: name, Kind: directory.TableReference, Shard: cluster.Shards()[0].ID, Key: []string{"id"}, Mirror: "m-r"})
+	of := mirror.Of(b.m)[0]
 	for _, sql := range of.InstallSource() {
 		b.exec(b.home, sql)
 	}
@@ -93,7 +69,7 @@ func (b *bench) exec(conn *pgx.Conn, sql string) {
 
 func (b *bench) dial(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {
 	b.dials.Add(1)
-	return pgx.Connect(ctx, fmt.Sprintf("host=%s port=%d user=postgres dbname=%s sslmode=disable", shard.Primary.Host, shard.Primary.Port, database))
+	return b.Dial(ctx, shard, database)
 }
 
 func (b *bench) maps() map[string]*directory.Map {

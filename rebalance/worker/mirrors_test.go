@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/internal/testbed"
 )
 
 // TestLeftovers: what was written around the routers comes to the copy, once one of two workers leads; when that one
@@ -32,7 +33,7 @@ func TestLeftovers(t *testing.T) {
 		}, nil)
 	}
 	b.exec(b.home, "INSERT INTO r VALUES (1, 'a'), (2, 'b')")
-	until(t, "the rows are on the copy", func() bool { return b.rows() == "1a 2b" })
+	testbed.Until(t, "the rows are on the copy", func() bool { return b.rows() == "1a 2b" })
 	first := 0
 	if leading[1].Load() {
 		first = 1
@@ -42,10 +43,10 @@ func TestLeftovers(t *testing.T) {
 	}
 	stops[first]()
 	b.exec(b.home, "UPDATE r SET v = 'c' WHERE id = 1; DELETE FROM r WHERE id = 2; INSERT INTO r VALUES (3, 'd')")
-	until(t, "the other worker has taken over", func() bool { return b.rows() == "1c 3d" })
+	testbed.Until(t, "the other worker has taken over", func() bool { return b.rows() == "1c 3d" })
 	b.exec(b.home, "TRUNCATE r")
 	b.exec(b.home, "INSERT INTO r VALUES (4, 'e')")
-	until(t, "the truncation is repeated", func() bool { return b.rows() == "4e" })
+	testbed.Until(t, "the truncation is repeated", func() bool { return b.rows() == "4e" })
 }
 
 // TestLeaderCutOff: a worker that etcd does not hear from any more ends its term, and the other leads, within the lease.
@@ -61,7 +62,7 @@ func TestLeaderCutOff(t *testing.T) {
 			work(ctx)
 		})
 	}, nil)
-	until(t, "the first leads", func() bool { return began.Load() == 1 })
+	testbed.Until(t, "the first leads", func() bool { return began.Load() == 1 })
 	var other atomic.Int32
 	s := store(t, cluster.Etcd().Endpoints()...)
 	b.run(func(ctx context.Context, work func(context.Context)) error {
@@ -72,12 +73,12 @@ func TestLeaderCutOff(t *testing.T) {
 	}, nil)
 	link.cut()
 	began2 := time.Now()
-	until(t, "the first has ended and the other leads", func() bool { return ended.Load() == 1 && other.Load() == 1 })
+	testbed.Until(t, "the first has ended and the other leads", func() bool { return ended.Load() == 1 && other.Load() == 1 })
 	if took := time.Since(began2); took > 4*lease {
 		t.Errorf("the takeover took %s", took)
 	}
 	b.exec(b.home, "INSERT INTO r VALUES (1, 'a')")
-	until(t, "the other applies", func() bool { return b.rows() == "1a" })
+	testbed.Until(t, "the other applies", func() bool { return b.rows() == "1a" })
 }
 
 // TestForbiddenLeftover: a change that a foreign key forbids does not block others, is tried again ever more rarely and
@@ -98,10 +99,10 @@ func TestForbiddenLeftover(t *testing.T) {
 			return now()
 		}
 	})
-	until(t, "the rows are on the copy", func() bool { return b.rows() == "1a 2b" })
+	testbed.Until(t, "the rows are on the copy", func() bool { return b.rows() == "1a 2b" })
 	b.exec(b.copy, "INSERT INTO orders VALUES (1)")
 	b.exec(b.home, "DELETE FROM r WHERE id = 1")
-	until(t, "it was tried", func() bool { return b.dials.Load() > 3 })
+	testbed.Until(t, "it was tried", func() bool { return b.dials.Load() > 3 })
 	waitLooks(looks, 20)
 	before := b.dials.Load()
 	waitLooks(looks, 50)
@@ -109,12 +110,12 @@ func TestForbiddenLeftover(t *testing.T) {
 		t.Errorf("while no time passed it was tried again: %d connections more", after-before)
 	}
 	b.exec(b.home, "UPDATE r SET v = 'c' WHERE id = 2")
-	until(t, "the other change is applied meanwhile", func() bool { return b.rows() == "1a 2c" })
+	testbed.Until(t, "the other change is applied meanwhile", func() bool { return b.rows() == "1a 2c" })
 	b.exec(b.copy, "DELETE FROM orders")
 	mu.Lock()
 	at = at.Add(maxBackoff)
 	mu.Unlock()
-	until(t, "it is applied when nothing refers to the row any more", func() bool { return b.rows() == "2c" })
+	testbed.Until(t, "it is applied when nothing refers to the row any more", func() bool { return b.rows() == "2c" })
 }
 
 func waitLooks(looks chan struct{}, n int) {
@@ -142,9 +143,9 @@ func TestShardAway(t *testing.T) {
 		}
 	})
 	b.exec(b.home, "INSERT INTO r VALUES (1, 'a')")
-	until(t, "it was tried", func() bool { return refused.Load() > 0 })
+	testbed.Until(t, "it was tried", func() bool { return refused.Load() > 0 })
 	away.Store(false)
-	until(t, "the row is on the copy", func() bool { return b.rows() == "1a" })
+	testbed.Until(t, "the row is on the copy", func() bool { return b.rows() == "1a" })
 }
 
 // proxy is a connection to etcd that can be cut: nothing comes through any more, and nobody is told.

@@ -11,13 +11,14 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/shardyard/shardyard/internal/testbed"
 	"github.com/shardyard/shardyard/router/pgerr"
 )
 
 // newGate is a gate whose connections are closed at the end of the test.
 func newGate(t *testing.T, b *bed, cfg GateConfig) *Gate {
 	t.Helper()
-	cfg.Dial = b.dial
+	cfg.Dial = b.Dial
 	g, err := NewGate(cfg)
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -30,7 +31,7 @@ func newGate(t *testing.T, b *bed, cfg GateConfig) *Gate {
 // decideNow is how a decision on a shard ends now, "" if it is made.
 func (b *bed) decideNow(shard int) string {
 	b.t.Helper()
-	_, err := b.connect(shard).Exec(b.t.Context(), "SET lock_timeout = 100; BEGIN; LOCK TABLE shardyard.decision IN ROW EXCLUSIVE MODE; COMMIT")
+	_, err := b.Connect(shard).Exec(b.t.Context(), "SET lock_timeout = 100; BEGIN; LOCK TABLE shardyard.decision IN ROW EXCLUSIVE MODE; COMMIT")
 	var e *pgconn.PgError
 	if errors.As(err, &e) {
 		return e.Code
@@ -44,7 +45,7 @@ func (b *bed) backends(where string) (n int) {
 	b.t.Helper()
 	for i := range cluster.Shards() {
 		var on int
-		conn := b.connect(i)
+		conn := b.Connect(i)
 		must(b.t, conn.QueryRow(b.t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND "+where).Scan(&on))
 		must(b.t, conn.Close(b.t.Context()))
 		n += on
@@ -55,7 +56,7 @@ func (b *bed) backends(where string) (n int) {
 func TestGateStopsDecisions(t *testing.T) {
 	b := newBed(t)
 	g := newGate(t, b, GateConfig{})
-	m := b.maps()[b.database]
+	m := b.maps()[b.Name]
 	for range 3 { // the second round uses the connections of the first
 		hold, err := g.Hold(t.Context(), m)
 		must(t, err)
@@ -78,7 +79,7 @@ func TestGateStopsDecisions(t *testing.T) {
 func TestGateIsShared(t *testing.T) {
 	b := newBed(t)
 	g := newGate(t, b, GateConfig{Rounds: 1})
-	m := b.maps()[b.database]
+	m := b.maps()[b.Name]
 	var work sync.WaitGroup
 	for range 50 {
 		work.Go(func() {
@@ -101,8 +102,8 @@ func TestGateIsShared(t *testing.T) {
 // A decision that takes long makes readers wait, and fail with its process in the end; neither is for ever.
 func TestGateBehindDecision(t *testing.T) {
 	b := newBed(t)
-	m := b.maps()[b.database]
-	decider := b.connect(1)
+	m := b.maps()[b.Name]
+	decider := b.Connect(1)
 	var pid int
 	must(t, decider.QueryRow(t.Context(), "SELECT pg_backend_pid()").Scan(&pid))
 	b.exec(decider, "BEGIN; LOCK TABLE shardyard.decision IN ROW EXCLUSIVE MODE")
@@ -127,7 +128,7 @@ func TestGateBehindDecision(t *testing.T) {
 		ended <- err
 	}
 	go take(cancelled)
-	eventually(t, "a round waits", func() bool { return b.backends("wait_event_type = 'Lock'") > 0 })
+	testbed.Until(t, "a round waits", func() bool { return b.backends("wait_event_type = 'Lock'") > 0 })
 	go take(t.Context())
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
@@ -141,17 +142,17 @@ func TestGateBehindDecision(t *testing.T) {
 func TestGateConnections(t *testing.T) {
 	b := newBed(t)
 	g := newGate(t, b, GateConfig{IdleTimeout: 500 * time.Millisecond})
-	m := b.maps()[b.database]
+	m := b.maps()[b.Name]
 	hold, err := g.Hold(t.Context(), m)
 	must(t, err)
 	hold.Release(t.Context())
 	for i := range cluster.Shards() {
-		b.exec(b.connect(i), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COMMIT%' AND pid <> pg_backend_pid()")
+		b.exec(b.Connect(i), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COMMIT%' AND pid <> pg_backend_pid()")
 	}
 	hold, err = g.Hold(t.Context(), m)
 	must(t, err)
 	hold.Release(t.Context())
-	eventually(t, "idle connections are closed", func() bool { return b.backends("query LIKE 'COMMIT%'") == 0 })
+	testbed.Until(t, "idle connections are closed", func() bool { return b.backends("query LIKE 'COMMIT%'") == 0 })
 	g.mu.Lock()
 	kept := len(g.databases)
 	g.mu.Unlock()

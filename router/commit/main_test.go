@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,15 +14,13 @@ import (
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/directory/mirror"
 	"github.com/shardyard/shardyard/internal/devcluster"
-	"github.com/shardyard/shardyard/migrations"
+	"github.com/shardyard/shardyard/internal/testbed"
 )
 
-var cluster *devcluster.Cluster
+var cluster *testbed.Cluster
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(devcluster.Main(m, devcluster.Config{
-		Shards: 3, Settings: map[string]string{"max_prepared_transactions": "50", "fsync": "off"},
-	}, &cluster))
+	goleak.VerifyTestMain(testbed.Main(m, devcluster.Config{Shards: 3}, &cluster))
 }
 
 func must(t *testing.T, err error) {
@@ -33,57 +30,34 @@ func must(t *testing.T, err error) {
 	}
 }
 
-var beds atomic.Int64
-
 // bed is a database with the bookkeeping schema and a table on every shard.
 type bed struct {
-	t        *testing.T
-	database string
-	origin   *Origin
+	*testbed.Database
+	t      *testing.T
+	origin *Origin
 }
 
 func newBed(t *testing.T) *bed {
 	t.Helper()
-	b := &bed{t: t, database: fmt.Sprintf("bed%d", beds.Add(1))}
-	must(t, cluster.CreateDatabase(t.Context(), b.database))
+	b := &bed{t: t, Database: cluster.Database(t)}
 	for i := range cluster.Shards() {
-		conn := b.connect(i)
-		must(t, migrations.Apply(t.Context(), conn.Config()))
-		b.exec(conn, "CREATE TABLE t (k int PRIMARY KEY); GRANT ALL ON t TO PUBLIC")
+		b.Exec(i, "CREATE TABLE t (k int PRIMARY KEY); GRANT ALL ON t TO PUBLIC")
 	}
 	var err error
-	b.origin, err = NewOrigin("r1", fmt.Sprint(beds.Load()))
+	b.origin, err = NewOrigin("r1", b.Name)
 	must(t, err)
 	return b
 }
 
 func (b *bed) maps() map[string]*directory.Map {
-	m := directory.Map{ClusterID: "c", Database: b.database, Epoch: 1, Shards: cluster.Shards(), Home: "s1"}
-	for _, shard := range m.Shards[1:] { // each holds something
-		m.Tables = append(m.Tables, directory.Table{
+	b.t.Helper()
+	var tables []directory.Table
+	for _, shard := range cluster.Shards()[1:] { // each holds something
+		tables = append(tables, directory.Table{
 			Name: directory.TableName{Schema: "public", Name: "on_" + string(shard.ID)}, Kind: directory.TablePinned, Shard: shard.ID,
 		})
 	}
-	checked, err := directory.NewMap(m)
-	must(b.t, err)
-	return map[string]*directory.Map{b.database: checked}
-}
-
-func (b *bed) dial(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {
-	for i, s := range cluster.Shards() {
-		if s.ID == shard.ID {
-			return pgx.Connect(ctx, cluster.ConnString(i, database))
-		}
-	}
-	return nil, errors.New("no such shard")
-}
-
-func (b *bed) connect(shard int) *pgx.Conn {
-	b.t.Helper()
-	conn, err := pgx.Connect(b.t.Context(), cluster.ConnString(shard, b.database))
-	must(b.t, err)
-	b.t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn
+	return map[string]*directory.Map{b.Name: b.Map(tables...)}
 }
 
 func (b *bed) exec(conn *pgx.Conn, sql string) {
@@ -97,7 +71,7 @@ func (b *bed) exec(conn *pgx.Conn, sql string) {
 func (b *bed) resolver(change ...func(*Config)) *Resolver {
 	b.t.Helper()
 	cfg := Config{
-		Maps: b.maps, Dial: b.dial, Interval: 20 * time.Millisecond, Grace: time.Nanosecond, Patience: time.Hour, PruneInterval: time.Hour, Keep: time.Nanosecond,
+		Maps: b.maps, Dial: b.Dial, Interval: 20 * time.Millisecond, Grace: time.Nanosecond, Patience: time.Hour, PruneInterval: time.Hour, Keep: time.Nanosecond,
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -115,14 +89,14 @@ func (b *bed) resolver(change ...func(*Config)) *Resolver {
 // begin writes k on all shards; the others than the first prepare.
 func (b *bed) begin(k int) (agent *pgx.Conn, gid GID) {
 	b.t.Helper()
-	agent = b.connect(0)
+	agent = b.Connect(0)
 	b.exec(agent, fmt.Sprintf("BEGIN; INSERT INTO t VALUES (%d)", k))
 	var xid uint64
 	must(b.t, agent.QueryRow(b.t.Context(), "SELECT pg_current_xact_id()::text::bigint").Scan(&xid))
 	gid = b.origin.Next("c", "s1", xid)
 	for i := range cluster.Shards() {
 		if i > 0 {
-			conn := b.connect(i)
+			conn := b.Connect(i)
 			b.exec(conn, fmt.Sprintf("BEGIN; INSERT INTO t VALUES (%d); PREPARE TRANSACTION '%s'", k, gid))
 			must(b.t, conn.Close(b.t.Context()))
 		}
@@ -140,8 +114,8 @@ func (b *bed) decide(agent *pgx.Conn, gid GID) error {
 // seal is what a router that commits over the connection proves itself with.
 func (b *bed) seal(agent *pgx.Conn, gid GID, participants []directory.ShardID) string {
 	b.t.Helper()
-	secrets := mirror.NewSecrets(b.dial)
-	secret, err := secrets.Of(b.t.Context(), cluster.Shards()[0], b.database)
+	secrets := mirror.NewSecrets(b.Dial)
+	secret, err := secrets.Of(b.t.Context(), cluster.Shards()[0], b.Name)
 	must(b.t, err)
 	return mirror.Seal(secret, agent.PgConn().PID(), DecideMessage(gid, participants))
 }
@@ -158,8 +132,7 @@ func (b *bed) want(k, rows, prepared int) {
 func (b *bed) count(k int) (rows, prepared int) {
 	b.t.Helper()
 	for i := range cluster.Shards() {
-		conn, err := pgx.Connect(b.t.Context(), cluster.ConnString(i, b.database))
-		must(b.t, err)
+		conn := b.Connect(i)
 		var here, doubt int
 		must(b.t, conn.QueryRow(b.t.Context(), `SELECT (SELECT count(*) FROM t WHERE k = $1),
 			(SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database())`, k).Scan(&here, &doubt))
@@ -180,17 +153,5 @@ func wantCode(t *testing.T, err error, code string) {
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) || refused.Code != code {
 		t.Errorf("error is %v, want SQLSTATE %s", err, code)
-	}
-}
-
-// eventually polls a condition.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for !holds() {
-		if time.Now().After(deadline) {
-			t.Fatal("not in time: " + what)
-		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/internal/testbed"
 )
 
 func TestDecidedIsCommitted(t *testing.T) {
@@ -54,7 +55,7 @@ func TestLateDecisionFails(t *testing.T) {
 	b.exec(agent, "ROLLBACK")
 	b.want(1, 0, 0)
 	// Something that the router had under way is prepared late.
-	late := b.connect(1)
+	late := b.Connect(1)
 	b.exec(late, fmt.Sprintf("BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION '%s'", gid))
 	r.prune(t.Context())
 	if n := b.decisions(agent); n != 0 {
@@ -68,7 +69,7 @@ func TestLateDecisionFails(t *testing.T) {
 func TestAbortIsKept(t *testing.T) {
 	b := newBed(t)
 	agent, gid := b.begin(1)
-	other := b.connect(0)
+	other := b.Connect(0)
 	if outcome, err := Settle(t.Context(), other, gid, true); err != nil || outcome != Aborted {
 		t.Fatal(outcome, err)
 	}
@@ -93,7 +94,7 @@ func TestSettleWaitsForTheDecision(t *testing.T) {
 	others := []directory.ShardID{"s2", "s3"}
 	b.exec(agent, strings.TrimSuffix(DecideSQL(gid, others, b.seal(agent, gid, others)), "; COMMIT"))
 	settled := make(chan Outcome)
-	other := b.connect(0)
+	other := b.Connect(0)
 	go func() {
 		outcome, err := Settle(context.Background(), other, gid, true)
 		if err != nil {
@@ -101,8 +102,8 @@ func TestSettleWaitsForTheDecision(t *testing.T) {
 		}
 		settled <- outcome
 	}()
-	watcher := b.connect(0)
-	eventually(t, "the wait", func() bool {
+	watcher := b.Connect(0)
+	testbed.Until(t, "the wait", func() bool {
 		var waiting bool
 		must(t, watcher.QueryRow(t.Context(), "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&waiting))
 		return waiting
@@ -119,7 +120,7 @@ func TestDecisionIsKeptForParticipants(t *testing.T) {
 	b := newBed(t)
 	agent, gid := b.begin(1)
 	must(t, b.decide(agent, gid))
-	two := b.connect(1)
+	two := b.Connect(1)
 	must(t, Finish(t.Context(), two, gid, true))
 	must(t, Finish(t.Context(), two, gid, true)) // somebody was faster
 	r := b.resolver()
@@ -147,18 +148,18 @@ func TestMissingDecision(t *testing.T) {
 	if n := b.decisions(agent); n != 0 {
 		t.Errorf("%d decisions", n)
 	}
-	list, silent := r.List(t.Context(), b.maps()[b.database])
+	list, silent := r.List(t.Context(), b.maps()[b.Name])
 	if len(list) != 1 || list[0].State != InDoubt || len(silent) != 0 {
 		t.Errorf("listed %+v, %v", list, silent)
 	}
 	for i := range 2 {
-		must(t, Finish(t.Context(), b.connect(i+1), gid, true))
+		must(t, Finish(t.Context(), b.Connect(i+1), gid, true))
 	}
 }
 
 func TestOthersAreLeftAlone(t *testing.T) {
 	b := newBed(t)
-	conn := b.connect(1)
+	conn := b.Connect(1)
 	for i, gid := range []string{"shardyard/other/r1/1/1/s1/5", "shardyard-ddl:x", "shardyard/c/r1/1/1/s1", "mine"} {
 		b.exec(conn, fmt.Sprintf("BEGIN; INSERT INTO t VALUES (%d); PREPARE TRANSACTION '%s'", i, gid))
 	}
@@ -182,13 +183,13 @@ func TestLastAgentAway(t *testing.T) {
 	var work sync.WaitGroup
 	work.Go(func() { r.Run(ctx) })
 	lister := b.resolver()
-	eventually(t, "in doubt", func() bool {
-		list, silent := lister.List(t.Context(), b.maps()[b.database])
+	testbed.Until(t, "in doubt", func() bool {
+		list, silent := lister.List(t.Context(), b.maps()[b.Name])
 		return len(list) == 2 && list[0].State == InDoubt && len(list[0].Prepared) == 2 && len(silent) == 1 && silent[0] == "s1"
 	})
 	must(t, cluster.StartShard(t.Context(), 0))
 	began := time.Now()
-	eventually(t, "resolved", func() bool { _, prepared := b.count(1); return prepared == 0 })
+	testbed.Until(t, "resolved", func() bool { _, prepared := b.count(1); return prepared == 0 })
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("it took %s", took)
 	}
@@ -205,7 +206,7 @@ func TestList(t *testing.T) {
 	must(t, b.decide(deciding, second))
 	gone, third := b.begin(3)
 	b.exec(gone, "ROLLBACK")
-	list, silent := b.resolver().List(t.Context(), b.maps()[b.database])
+	list, silent := b.resolver().List(t.Context(), b.maps()[b.Name])
 	want := map[GID]State{first: Preparing, second: Committing, third: Aborting}
 	for _, one := range list {
 		if one.State != want[one.GID] || len(one.Prepared) != 2 || one.Age <= 0 || one.GID.Router != "r1" {
@@ -250,9 +251,9 @@ func TestManyResolvers(t *testing.T) {
 		}
 		must(t, agent.Close(t.Context()))
 	}
-	eventually(t, "nothing prepared", func() bool { _, prepared := b.count(0); return prepared == 0 })
-	watcher := b.connect(0)
-	eventually(t, "decisions pruned", func() bool { return b.decisions(watcher) == 0 })
+	testbed.Until(t, "nothing prepared", func() bool { _, prepared := b.count(0); return prepared == 0 })
+	watcher := b.Connect(0)
+	testbed.Until(t, "decisions pruned", func() bool { return b.decisions(watcher) == 0 })
 	cancel()
 	resolvers.Wait()
 	committed := 0
@@ -270,8 +271,8 @@ func TestManyResolvers(t *testing.T) {
 // An application can decide for nobody but itself, and the decision is durable whatever it has set.
 func TestDecideRights(t *testing.T) {
 	b := newBed(t)
-	conn := b.connect(0)
-	role := "app_" + b.database
+	conn := b.Connect(0)
+	role := "app_" + b.Name
 	b.exec(conn, "CREATE ROLE "+role+"; GRANT ALL ON t TO "+role)
 	victim, gid := b.begin(1)
 	b.exec(conn, "SET ROLE "+role)
@@ -319,7 +320,7 @@ func TestDecideRights(t *testing.T) {
 }
 
 func TestConfigIsValidated(t *testing.T) {
-	for _, cfg := range []Config{{}, {Maps: func() map[string]*directory.Map { return nil }, Dial: (&bed{}).dial, Grace: -1}} {
+	for _, cfg := range []Config{{}, {Maps: func() map[string]*directory.Map { return nil }, Dial: (&bed{}).Dial, Grace: -1}} {
 		if _, err := NewResolver(cfg); err == nil {
 			t.Errorf("accepted %+v", cfg)
 		}

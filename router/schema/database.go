@@ -265,7 +265,7 @@ func (p *Performer) awaitNone(ctx context.Context, conn *pgx.Conn, database, fir
 		case err != nil && ctx.Err() == nil:
 			return fmt.Errorf("look who uses database %s: %w", database, err)
 		}
-		if pause(ctx, resolvePause) == nil {
+		if etcd.Pause(ctx, resolvePause) == nil {
 			continue
 		}
 		if !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {

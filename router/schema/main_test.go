@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,19 +14,16 @@ import (
 	"github.com/shardyard/shardyard/directory/etcd"
 	"github.com/shardyard/shardyard/directory/fence"
 	"github.com/shardyard/shardyard/internal/devcluster"
+	"github.com/shardyard/shardyard/internal/testbed"
 	"github.com/shardyard/shardyard/planner/shardsql"
 	"github.com/shardyard/shardyard/router/pgerr"
 )
 
-var cluster *devcluster.Cluster
+var cluster *testbed.Cluster
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(devcluster.Main(m, devcluster.Config{
-		Shards: 3, BurnOIDs: true, Etcd: true, Settings: map[string]string{"max_prepared_transactions": "50", "fsync": "off"},
-	}, &cluster))
+	goleak.VerifyTestMain(testbed.Main(m, devcluster.Config{Shards: 3, BurnOIDs: true, Etcd: true}, &cluster))
 }
-
-var databases atomic.Int32
 
 // bench is a database of its own on the three shards, with performers for it.
 type bench struct {
@@ -39,21 +35,10 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	n := databases.Add(1)
-	b := &bench{t: t, database: fmt.Sprintf("bench%d", n)}
-	home := b.connect(0, "postgres")
-	b.exec(home, "CREATE DATABASE "+b.database)
-	store, err := etcd.Open(t.Context(), etcd.Config{Endpoints: cluster.Etcd().Endpoints(), Cluster: b.database})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = store.Close() })
-	b.store = store
+	d := cluster.Database(t)
+	b := &bench{t: t, database: d.Name, store: d.Store()}
 	shards := cluster.Shards()
-	err = store.CreateCluster(t.Context(), etcd.Cluster{ID: b.database, Shards: shards, Home: shards[0].ID})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testbed.Must(t, b.store.CreateCluster(t.Context(), etcd.Cluster{ID: d.Name, Shards: shards, Home: shards[0].ID}))
 	b.p = b.performer("r1")
 	return b
 }
@@ -79,12 +64,7 @@ func (b *bench) performer(router string) *Performer {
 
 func (b *bench) connect(shard int, database string) *pgx.Conn {
 	b.t.Helper()
-	conn, err := pgx.Connect(b.t.Context(), cluster.ConnString(shard, database))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	b.t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(b.t.Context())) })
-	return conn
+	return testbed.Connect(b.t, cluster.ConnString(shard, database))
 }
 
 func (b *bench) exec(conn *pgx.Conn, sql string) {

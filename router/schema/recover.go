@@ -198,7 +198,7 @@ func (p *Performer) resolve(ctx context.Context, m *directory.Map, shard directo
 		if _, err := conn.Exec(ctx, verb+" "+quoteLiteral(gid)); err != nil && !isState(err, "42704", "55000") {
 			return fmt.Errorf("%s on shard %s: %w", verb, shard, err)
 		}
-		if err := pause(ctx, resolvePause); err != nil {
+		if err := etcd.Pause(ctx, resolvePause); err != nil {
 			return err
 		}
 	}
@@ -213,19 +213,8 @@ func terminate(ctx context.Context, conn *pgx.Conn, name string) error {
 		if err != nil || found == 0 {
 			return err
 		}
-		if err := pause(ctx, resolvePause); err != nil {
+		if err := etcd.Pause(ctx, resolvePause); err != nil {
 			return err
 		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
 	}
 }

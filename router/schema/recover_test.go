@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/directory/etcd"
 	"github.com/shardyard/shardyard/router/pgerr"
 )
 
@@ -254,7 +255,7 @@ func (w *writer) follow(ctx context.Context, name string) error {
 			w.mu.Unlock()
 			member.Acknowledge(w.b.database, m.Epoch)
 		}
-		if pause(ctx, 5*time.Millisecond) != nil {
+		if etcd.Pause(ctx, 5*time.Millisecond) != nil {
 			break
 		}
 	}
@@ -269,7 +270,7 @@ func (w *writer) insert(ctx context.Context, id int, conns []*pgx.Conn) error {
 			break
 		}
 		w.mu.RUnlock()
-		if err := pause(ctx, 2*time.Millisecond); err != nil {
+		if err := etcd.Pause(ctx, 2*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -315,7 +316,7 @@ func TestStatementsInFlightAreWaitedFor(t *testing.T) {
 		if routers, err := b.store.Routers(ctx); err == nil && len(routers) == 1 && len(routers[0].Acknowledged) == 1 {
 			break
 		}
-		if pause(ctx, 10*time.Millisecond) != nil || time.Now().After(deadline) {
+		if etcd.Pause(ctx, 10*time.Millisecond) != nil || time.Now().After(deadline) {
 			t.Fatal("the router did not register")
 		}
 	}
@@ -392,7 +393,7 @@ func TestConcurrentWriters(t *testing.T) {
 	close(sharded)
 	b.mustDDL("ALTER TABLE", "ALTER TABLE t ADD COLUMN note text DEFAULT 'x'", "t")
 	for want := len(b.rows()) + 200; len(b.rows()) < want && time.Now().Before(deadline) && !t.Failed(); {
-		_ = pause(ctx, 20*time.Millisecond)
+		_ = etcd.Pause(ctx, 20*time.Millisecond)
 	}
 	stop()
 	group.Wait()

@@ -151,7 +151,7 @@ func (p *Performer) publishHold(
 	for {
 		m, err := p.config.Fence.Publish(waiting, database, shards, change)
 		if errors.Is(err, directory.ErrHeld) {
-			if pause(waiting, heldPause) == nil {
+			if etcd.Pause(waiting, heldPause) == nil {
 				continue
 			}
 			if ctx.Err() != nil {
@@ -365,7 +365,7 @@ func (t *Transaction) Committed(ctx context.Context) {
 	for {
 		done, err := t.p.conclude(ctx, t.m, ended)
 		if err == nil && !done { // a shard has not committed its prepared part yet
-			err = pause(ctx, resolvePause)
+			err = etcd.Pause(ctx, resolvePause)
 			done = err != nil
 		}
 		if err != nil {

@@ -1,1 +1,2 @@
+DROP TABLE IF EXISTS shardyard.sequence_set;
 DROP FUNCTION IF EXISTS shardyard.unnumbered();

@@ -76,6 +76,10 @@ type analysis struct {
 	regCast     int  // location of a cast to a reg* type, -1
 	clockText   int  // location of a date/time constant that reads the clock ('now'), -1
 
+	root message
+	// native: what currval and lastval tell is known to the shard.
+	native bool
+
 	// insertion is the outermost statement, if it is an INSERT.
 	insertion *inserting
 
@@ -97,7 +101,7 @@ type paramUse struct {
 
 func newAnalysis(st *Statement, types []uint32, env *Env, root message) *analysis {
 	a := &analysis{
-		env: env, sql: st.Text, literals: st.literals, types: types,
+		env: env, sql: st.Text, literals: st.literals, types: types, root: root, native: st.Native,
 		path:      env.Catalog.EffectivePath(env.SearchPath, env.User),
 		tableUses: make(map[string]int), params: make(map[int]*paramUse),
 		timeDefaults: make(map[string]*node), systemCol: -1, regCast: -1, clockText: -1, lockPos: -1,

@@ -92,7 +92,7 @@ func (p *Planner) Plan(st *Statement, paramTypes []uint32, env *Env) (*Plan, err
 	s.key = env.appendKey(s.key[:0], paramTypes)
 	settings := len(s.key)
 	s.key = append(append(s.key, 'n'), s.normaliser.Key...)
-	cached := len(s.key) <= maxCachedKey
+	cached := len(s.key) <= maxCachedKey && !st.Native
 	if cached {
 		found := p.lookup(s.key, env)
 		if found != nil && found.plan != nil {

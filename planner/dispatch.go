@@ -3,6 +3,12 @@ package planner
 // planStatement plans a statement by its kind.
 func (a *analysis) planStatement(m message) (*Plan, *Error) {
 	switch m := m.(type) {
+	case *selectStmt, *insertStmt, *updateStmt, *deleteStmt:
+		if plan := a.planCalls(m); plan != nil {
+			return plan, nil
+		}
+	}
+	switch m := m.(type) {
 	case *selectStmt:
 		return a.planSelect(m)
 	case *insertStmt:

@@ -85,6 +85,8 @@ type functionUse struct {
 	setConfig          int  // calls of set_config
 	user               bool // a function of a user
 	mirrors            bool // one that may write a reference table
+	// sequences are the calls of nextval, setval, currval and lastval.
+	sequences []*funcCall
 	// sessionValue names currval or lastval.
 	sessionValue string
 }
@@ -258,7 +260,10 @@ func (a *analysis) noteSession(info functionInfo, f *funcCall) {
 		a.functions.advisory = true
 	case info.name == "set_config":
 		a.functions.setConfig++
+	case info.name == "nextval" || info.name == "setval":
+		a.functions.sequences = append(a.functions.sequences, f)
 	case info.name == "currval" || info.name == "lastval":
+		a.functions.sequences = append(a.functions.sequences, f)
 		a.functions.sessionValue = info.name
 	}
 }

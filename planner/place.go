@@ -38,12 +38,13 @@ func (a *analysis) plan(tag string) (*Plan, *Error) {
 		plan.Pins = "session advisory lock"
 	}
 	if name := a.functions.sessionValue; name != "" {
-		if a.numbersRows() {
+		if !a.native && a.numbersRows() && !a.asksHomeOnly() {
 			return nil, refuse("Use INSERT … RETURNING, which tells the value.",
-				"%s is not supported where sequences number the rows of sharded tables: the router supplies those values", name)
+				"%s is not supported in this place where sequences number the rows of sharded tables: the router supplies those values", name)
 		}
 		plan.SessionValue = name
 	}
+	plan.Sequences = a.sequenceUse()
 	plan.Mirrors = a.mirrors()
 	for _, r := range a.references {
 		if r.written && r.relation != nil && len(r.relation.Triggers) > 0 {

@@ -88,6 +88,11 @@ type Plan struct {
 	// connection (currval, lastval). Outside of a transaction block another session's value could be
 	// the answer unless the session is pinned to its connection.
 	SessionValue string
+	// Calls are what the session puts values in place of, by WithValues, before the statement is planned and run; the plan tells no more
+	// than where it is described.
+	Calls []SequenceCall
+	// Sequences is what the statement may do to sequences itself, on the home shard; nil: nothing.
+	Sequences *SequenceUse
 	// ParseOnly marks what our parser rejects: the home shard is asked to Parse the text, and
 	// its error is the answer. If the home shard accepts it, the text may be run there only
 	// where nothing is sharded in the database; else it is refused (0A000).

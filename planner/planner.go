@@ -36,6 +36,8 @@ type Statement struct {
 	Text   string // of this statement alone, without the semicolon that separates it from the next
 	Offset int    // bytes in front of it in the client's text
 	Chars  int    // characters in front of it: add to the positions of errors
+	// Native: the shard answers the statement's calls of currval and lastval, see Plan.Calls.
+	Native bool
 
 	literals   []lexer.Literal
 	normalised bool

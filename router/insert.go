@@ -148,6 +148,7 @@ func (c *Session) openInsert(ctx context.Context, in *insertion, target planner.
 	}
 	m, err := c.x.Modify(ctx, r)
 	if err == nil && in.plan.Dirty {
+		c.values.obscured()
 		for _, shard := range target.Shards {
 			c.x.MarkDirty(shard)
 		}

@@ -186,6 +186,9 @@ func (c *Session) listen(kind planner.Kind) error {
 func (c *Session) discard(ctx context.Context, st *planner.Statement, what string) (string, error) {
 	what = strings.ToUpper(what)
 	tag := "DISCARD " + what
+	if what == "SEQUENCES" {
+		c.values = sequenceValues{}
+	}
 	switch what {
 	case "ALL":
 		if c.x.InBlock() || c.x.InImplicitBlock() {
@@ -194,6 +197,7 @@ func (c *Session) discard(ctx context.Context, st *planner.Statement, what strin
 		c.x.Unpin()
 		c.x.Idle()
 		c.temps, c.tempsOld = nil, false
+		c.values = sequenceValues{}
 		c.vars.resetAll()
 		c.settingsChanged()
 		clear(c.statements)

@@ -28,6 +28,9 @@ func (c *Session) drawNumbers(ctx context.Context, data *planner.InsertData, fro
 		}
 		drawn += len(values)
 	}
+	if drawn > 0 {
+		c.values.last = data.LastDrawn()
+	}
 	return drawn, nil
 }
 
@@ -46,9 +49,13 @@ func (c *Session) draw(ctx context.Context, name directory.TableName, granted bo
 		return nil, pgerr.Unsupported("a value of sequence "+name.String()+" for a sharded table, in a transaction that has changed definitions, is not supported",
 			"Insert the rows in a transaction of their own, or give the numbers.")
 	}
-	return c.server.numbers.Draw(ctx, sequence.Request{
+	values, err := c.server.numbers.Draw(ctx, sequence.Request{
 		Map: c.view.partitions, Catalog: c.view.catalog.Version, Sequence: name, Role: c.vars.env.User, Granted: granted, Ahead: ahead,
 	}, n)
+	if err == nil && n > 0 {
+		c.values.given(name, values[n-1])
+	}
+	return values, err
 }
 
 // inRange fails as the cast to an integer type does for a value that it does not have.

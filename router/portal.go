@@ -98,6 +98,12 @@ func (c *Session) bindPortal(ctx context.Context, p *portal) error {
 	if err := c.checkFailed(st.plan, nil); err != nil {
 		return err
 	}
+	if st.plan.Calls != nil {
+		var err error
+		if st, err = c.valued(ctx, p); err != nil {
+			return err
+		}
+	}
 	p.plan, p.view = st.plan, c.view
 	if st.empty || c.isLocal(st.plan) && st.plan.Kind != planner.Execute {
 		if n := len(p.bind.Params); n > 0 {
@@ -203,6 +209,9 @@ func (c *Session) bindOn(ctx context.Context, p *portal, shard directory.ShardID
 		}
 	}
 	l, err := c.x.Link(ctx, shard)
+	if err == nil {
+		err = c.mayAsk(l, st.plan, p.bind.Params)
+	}
 	if err != nil {
 		return err
 	}
@@ -240,6 +249,27 @@ func (c *Session) bindOn(ctx context.Context, p *portal, shard directory.ShardID
 	c.x.Bind(l, &p.bound, p.name, name, tail, true)
 	c.x.DescribeRows(&p.bound, &p.bind)
 	return nil
+}
+
+// valued binds the portal to its statement with values in place of the calls of currval, lastval and nextval.
+func (c *Session) valued(ctx context.Context, p *portal) (*statement, error) {
+	if err := c.flushPending(ctx); err != nil {
+		return nil, err
+	}
+	given, types, err := c.withValues(ctx, &p.st.parsed, p.st.plan, p.st.sent.Types, p.bind.Params)
+	if err != nil {
+		return nil, err
+	}
+	st := &statement{parsed: given}
+	if st.plan, err = c.plan(ctx, &st.parsed, types); err != nil {
+		return nil, err
+	}
+	st.planned = planKey{c.view, c.vars.version}
+	c.nextID += 2
+	st.sent = c.statementFor(c.nextID, "", given.Text, types)
+	st.sent.NoPosition = !given.Native
+	p.st = st
+	return st, nil
 }
 
 // describeParameters learns the types of a statement's parameters from a shard.

@@ -35,6 +35,9 @@ func (c *Session) prepareSQL(ctx context.Context, st *planner.Statement, p *plan
 	if prepared.empty || c.isLocal(prepared.plan) {
 		return pgerr.New("42601", "PREPARE takes only SELECT, INSERT, UPDATE, DELETE, MERGE and VALUES")
 	}
+	if prepared.plan.Calls != nil {
+		return errCallsPrepared()
+	}
 	l, sent, err := c.describer(ctx, prepared)
 	if err == nil {
 		err = c.x.Drain(ctx, l) // what it owes of other statements is none of this one's errors
@@ -153,7 +156,18 @@ func (c *Session) prepared(ctx context.Context, data *planner.ExecuteData) (*sta
 		return nil, pgerr.Newf("42601", "wrong number of parameters for prepared statement %q", data.Name).
 			WithDetail(pgerr.Newf("", "Expected %d parameters but got %d.", want, have).Message)
 	}
-	return st, c.replan(ctx, st)
+	if err := c.replan(ctx, st); err != nil {
+		return nil, err
+	}
+	if st.plan.Calls != nil {
+		return nil, errCallsPrepared()
+	}
+	return st, nil
+}
+
+func errCallsPrepared() error {
+	return pgerr.Unsupported("PREPARE and EXECUTE of a statement with currval, lastval or nextval are not supported where sequences number the rows of sharded tables",
+		"Run the statement itself, or prepare it by the extended protocol.")
 }
 
 // argsOf are the arguments of an EXECUTE as values; constant says that all of them are known.

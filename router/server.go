@@ -59,6 +59,8 @@ type Server struct {
 	draining atomic.Bool
 	drained  chan struct{} // closed when a drain has ended
 	sessions atomic.Uint64 // numbers given to sessions
+	// marks numbers who drew from sequences on which connection.
+	marks atomic.Uint64
 	// ownCatalogs numbers the catalogs that only one transaction sees.
 	ownCatalogs atomic.Uint64
 

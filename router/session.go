@@ -54,6 +54,7 @@ type Session struct {
 	changes    schemaChanges
 	used       []usedTable // by the open transaction
 	meant      meant
+	values     sequenceValues
 	rest       multiQuery
 	nextID     uint64
 	statements map[string]*statement
@@ -338,6 +339,7 @@ func (c *Session) fail(err error) error {
 		c.server.log.Error("internal error", "session_id", c.id, "error", err)
 	}
 	c.x.Fail()
+	c.values.failed()
 	c.out.Put(e.Append)
 	return nil
 }

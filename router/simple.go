@@ -117,6 +117,13 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 	if c.isLocal(plan) {
 		return c.simpleLocal(ctx, st, plan)
 	}
+	if plan.Calls != nil {
+		given, _, err := c.withValues(ctx, st, plan, nil, nil)
+		if err != nil {
+			return err
+		}
+		return behindCalls(c.trySimple(ctx, &given), st, plan)
+	}
 	args := planner.Args{Map: c.view.partitions, Statement: st}
 	if plan.Insert != nil && plan.Insert.Routing > 0 {
 		return c.simpleInsert(ctx, st, plan, args)
@@ -195,6 +202,10 @@ func (c *Session) relay(ctx context.Context, text string, plan *planner.Plan, ta
 	if err != nil {
 		return err
 	}
+	if err := c.mayAsk(l, plan, nil); err != nil {
+		c.x.Idle()
+		return err
+	}
 	c.x.Keep(l)
 	unpin := c.prepareEffects(l, plan)
 	err = c.x.Query(ctx, l, text, o)
@@ -228,6 +239,7 @@ func (c *Session) prepareEffects(l *link, plan *planner.Plan) (undo func()) {
 	if plan.Mirrors {
 		c.x.Captures(l)
 	}
+	c.noteSequences(l, plan)
 	c.noteCursor(plan, l.Shard())
 	if plan.Pins == "" || l.Pinned() {
 		return func() {}
@@ -244,6 +256,7 @@ func (c *Session) afterEffects(ctx context.Context, l *link, plan *planner.Plan)
 	if err := c.trackSetConfig(ctx, l, plan.SetConfig); err != nil {
 		return err
 	}
+	c.sequencesMoved(ctx, plan)
 	if plan.Kind == planner.DDL {
 		return c.afterDDL(ctx, plan)
 	}
@@ -337,7 +350,7 @@ func (c *Session) runWhole(ctx context.Context, text string) (done bool, err err
 			return false, nil // told when its turn comes: what stands before it is run
 		}
 		plain := plan.Kind == planner.Relay || plan.Kind == planner.Modify || plan.Kind == planner.Empty || plan.Kind == planner.DDL && !c.view.sharded()
-		if !plain || plan.ParseOnly || plan.Mirrors || plan.Pins != "" || len(plan.SetConfig) > 0 || c.isLocal(plan) {
+		if !plain || plan.ParseOnly || plan.Mirrors || plan.Pins != "" || len(plan.SetConfig) > 0 || plan.Calls != nil || plan.Sequences != nil || c.isLocal(plan) {
 			return false, nil
 		}
 		if plan.Kind == planner.Empty {

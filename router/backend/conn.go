@@ -36,6 +36,7 @@ type Conn struct {
 	pending    pending
 	fresh      bool // nothing was written since Acquire
 	dirty      bool
+	drawn      uint64 // see MarkDrawn
 	broken     bool
 	deadline   bool // a read deadline is set
 	skipCloses int  // answers to Close messages of our own that the caller must not see
@@ -91,6 +92,13 @@ func (c *Conn) MarkBroken() { c.broken = true }
 // MarkDirty makes Release run DISCARD ALL before anybody else gets the connection: it has temp tables, advisory
 // locks, or ran something whose effects on the session are unknown.
 func (c *Conn) MarkDirty() { c.dirty = true }
+
+// MarkDrawn notes by whom sequences were drawn from on the connection, which remembers their values (currval, lastval), and Drawn is
+// the last such mark. 0: by nobody, or what was remembered has been discarded.
+func (c *Conn) MarkDrawn(mark uint64) { c.drawn = mark }
+
+// Drawn is the last mark of MarkDrawn.
+func (c *Conn) Drawn() uint64 { return c.drawn }
 
 // Dirty reports whether MarkDirty was called since the connection was last cleaned.
 func (c *Conn) Dirty() bool { return c.dirty }

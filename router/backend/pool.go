@@ -390,7 +390,7 @@ func (c *Conn) discardAll(ctx context.Context) error {
 			return fmt.Errorf("run %s: %w", sql, err)
 		}
 	}
-	c.settings, c.dirty = nil, false
+	c.settings, c.dirty, c.drawn = nil, false, 0
 	c.prepared.reset()
 	return nil
 }

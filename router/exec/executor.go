@@ -467,6 +467,12 @@ func (x *Executor) Unkeep(l *Link) { l.kept = false }
 // UnpinLink ends the pin of one link.
 func (x *Executor) UnpinLink(l *Link) { l.pinned = "" }
 
+// MarkDrawn and Drawn are those of the connection.
+func (l *Link) MarkDrawn(mark uint64) { l.conn.MarkDrawn(mark) }
+
+// Drawn is the mark of who drew from sequences last.
+func (l *Link) Drawn() uint64 { return l.conn.Drawn() }
+
 // Pinned reports whether the link stays with the session.
 func (l *Link) Pinned() bool { return l.pinned != "" }
 

@@ -153,9 +153,25 @@ func (s *Source) refresh(ctx context.Context, r Request, b *block) error {
 	return nil
 }
 
-// stateQuery gives what ALTER SEQUENCE changes, and DROP and CREATE.
-const stateQuery = `SELECT pg_catalog.concat_ws('/', c.oid, c.relfilenode, s) FROM pg_catalog.pg_class c
- JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid WHERE c.oid = $1::text::pg_catalog.regclass`
+// stateQuery gives what ALTER SEQUENCE changes, and DROP, CREATE and NoteSet.
+const stateQuery = `SELECT pg_catalog.concat_ws('/', c.oid, c.relfilenode, s, n.times) FROM pg_catalog.pg_class c
+ JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid LEFT JOIN shardyard.sequence_set n ON n.sequence = c.oid
+ WHERE c.oid = $1::text::pg_catalog.regclass`
+
+// NoteSet notes that a client has set a sequence, or (no name) sequences that are not known, by setval: with the next version of the
+// catalog all routers forget what they have drawn of it.
+func (s *Source) NoteSet(ctx context.Context, m *directory.Map, sequence directory.TableName) error {
+	name := ""
+	if sequence.Name != "" {
+		name = sequence.String()
+	}
+	return s.onHome(ctx, m, func(conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, `INSERT INTO shardyard.sequence_set (sequence)
+ SELECT seqrelid FROM pg_catalog.pg_sequence WHERE $1 = '' OR seqrelid = NULLIF($1, '')::text::pg_catalog.regclass
+ ON CONFLICT (sequence) DO UPDATE SET times = sequence_set.times + 1`, name)
+		return err
+	})
+}
 
 // drawn are at least so many new values; near the end of a sequence no more than needed.
 func (s *Source) drawn(ctx context.Context, r Request, b *block, missing int) (values []int64, err error) {

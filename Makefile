@@ -38,7 +38,7 @@ demo: build ## start a cluster of three shards with a sample shop, and show it (
 .PHONY: test
 test: build bin/etcd bin/etcdctl ## run all tests, against real servers
 	$(GO) test $(TEST_FLAGS) -parallel 8 $(PLAIN)
-	$(GO) test $(TEST_FLAGS) -race $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PLAIN))")
+	$(GO) test $(TEST_FLAGS) -race -p 4 -parallel 6 $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PLAIN))")
 
 .PHONY: lint
 lint: bin/golangci-lint ## check the rules of the house: imports, lengths, names, errors

@@ -206,6 +206,7 @@ func TestCancelWhileCommitting(t *testing.T) {
 
 // Cancel requests at any moment leave a transaction whole.
 func TestCancelStorm(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 1)
 	conn := shop(t, b)
 	ids := itemOnEach(t, b)
@@ -241,6 +242,7 @@ func TestCancelStorm(t *testing.T) {
 // Shards that cannot prepare: one decides, two are refused, and nothing of the transaction stays, but its settings
 // are what the client was told.
 func TestCannotPrepare(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 1)
 	conn := shop(t, b)
 	ids := itemOnEach(t, b)
@@ -291,6 +293,7 @@ func TestCannotPrepare(t *testing.T) {
 
 // The role that prepares need not be the one that commits.
 func TestCommitUnderAnotherRole(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 1)
 	conn := shop(t, b)
 	ids := itemOnEach(t, b)

@@ -88,7 +88,10 @@ type comparison struct {
 func q(sql string) []pgproto3.FrontendMessage { return []pgproto3.FrontendMessage{query(sql)} }
 
 // TestAsPlainPostgres plays conversations to the router and to a plain Postgres.
-func TestAsPlainPostgres(t *testing.T) { asPlainPostgres(t, comparisons()) }
+func TestAsPlainPostgres(t *testing.T) {
+	t.Parallel()
+	asPlainPostgres(t, comparisons())
+}
 
 func asPlainPostgres(t *testing.T, conversations []comparison) {
 	eachMode(t, func(t *testing.T, b *bed) {

@@ -74,6 +74,7 @@ func copyInto(t *testing.T, conn *pgx.Conn, from io.Reader, sql string) (pgconn.
 
 // A COPY of many rows; one with a bad row in the middle, of which nothing stays; all ways in which a client ends one.
 func TestCopyIn(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		conn := shop(t, b)
 		const many = 200_000
@@ -156,6 +157,7 @@ func copyingNow(t *testing.T, b *bed) (n int) {
 
 // A client that goes away in the middle, and a cancel request while the client is waited for and while a shard is.
 func TestCopyInEnds(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		conn := shop(t, b)
 		gone := b.connect(0)
@@ -211,6 +213,7 @@ func TestCopyInEnds(t *testing.T) {
 
 // Shards that say very much while they are written to: neither side waits for the other.
 func TestCopyInNotices(t *testing.T) {
+	t.Parallel()
 	for name, table := range map[string]string{"several shards": "items", "one shard": "plain"} {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t, 1)
@@ -240,6 +243,7 @@ func TestCopyInNotices(t *testing.T) {
 
 // A row that is longer than the router keeps, and one that is not.
 func TestCopyInLongRow(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 1, func(c *node.Config) { c.Router.CopyRowBound = 1 << 20 })
 	conn := shop(t, b)
 	_, err := copyInto(t, conn, strings.NewReader("1001\tx\n1002\t"+strings.Repeat("x", 1<<20+1000)+"\n"), copyItems)
@@ -254,6 +258,7 @@ func TestCopyInLongRow(t *testing.T) {
 
 // A client's batches of rows, and a transaction of several of them.
 func TestCopyInDriver(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		conn := shop(t, b)
 		rows := make([][]any, 0, 1000)

@@ -166,6 +166,7 @@ func TestDeadlock(t *testing.T) {
 
 // Pipelines without a transaction block are transactions too.
 func TestDeadlockOfPipelines(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 2)
 	ids := onEach(t, shop(t, b))
 	update := func(id int) []pgproto3.FrontendMessage {
@@ -200,6 +201,7 @@ func TestDeadlockOfPipelines(t *testing.T) {
 
 // A wait that is long but in no circle ends by itself, and so does one for a prepared transaction: nobody is ended for it.
 func TestNoDeadlock(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 2)
 	conn := shop(t, b)
 	ids := onEach(t, conn)
@@ -250,6 +252,7 @@ func TestNoDeadlock(t *testing.T) {
 
 // Transactions that take their locks in one order are never ended for a deadlock, however they wait.
 func TestNoFalseVictims(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 2)
 	shop(t, b)
 	seed := rand.Uint64()

@@ -11,6 +11,7 @@ import (
 
 // What the planner and the sharding statements say reaches the client with all of its fields.
 func TestRefusalsKeepTheirFields(t *testing.T) {
+	t.Parallel()
 	for _, err := range []error{
 		&planner.Error{Code: "0A000", Message: "no", Detail: "because", Hint: "do this", Position: 7},
 		fmt.Errorf("plan: %w", &planner.Error{Code: "0A000", Message: "no", Detail: "because", Hint: "do this", Position: 7}),

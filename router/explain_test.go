@@ -8,6 +8,7 @@ import (
 // Where no shard is named by the statement (only reference tables are read, nothing can match) EXPLAIN shows the
 // shard that it would run on, with its plan, and EXPLAIN ANALYZE runs it.
 func TestExplainWithoutAShard(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 1)
 	conn := b.connect(0)
 	mustSimple(t, conn, "CREATE TABLE colours (id int PRIMARY KEY, name text)")

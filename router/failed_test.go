@@ -8,6 +8,7 @@ import (
 
 // A transaction that has failed on one shard holds no locks on another: in one Postgres they go with the error.
 func TestFailedTransactionHoldsNoLocks(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 1)
 	one, two := b.connect(0), b.connect(0)
 	mustSimple(t, one, "CREATE TABLE t (k int PRIMARY KEY, n int)")
@@ -50,6 +51,7 @@ func TestFailedTransactionHoldsNoLocks(t *testing.T) {
 
 // A REPEATABLE READ transaction minds what happens to the tables that it uses, and not what happens to others.
 func TestRepeatableReadWhileOthersShard(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 2)
 	one, two := b.connect(0), b.connect(1)
 	for _, name := range []string{"t", "other", "gone", "moved"} {

@@ -12,6 +12,7 @@ import (
 // CREATE INDEX CONCURRENTLY that fails on a shard tells where it was done, and what its hint says mends it, through
 // another router too.
 func TestIndexConcurrentlyFails(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 2)
 	conn, other := shop(t, b), b.connect(1)
 	x, y := apart(t, b)

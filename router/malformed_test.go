@@ -115,8 +115,10 @@ func TestRubbishInEveryState(t *testing.T) {
 		warm := b.script(0)
 		warm.want("columns:1 row:1 done:SELECT_1 ready:I", query("SELECT 1"))
 		before := runtime.NumGoroutine()
-		for name, state := range states() {
-			for what, bytes := range rubbish {
+		for _, state := range states() {
+			var sessions []*script // some at once, but fewer than there are server connections
+			var answers [][]byte
+			for _, bytes := range rubbish {
 				s := b.script(0)
 				for _, m := range state {
 					s.Send(m)
@@ -124,18 +126,13 @@ func TestRubbishInEveryState(t *testing.T) {
 				if err := s.Flush(); err != nil {
 					t.Fatal(err)
 				}
-				if random.IntN(2) == 0 && len(state) > 0 {
-					_ = s.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-					_, _ = s.conn.Read(make([]byte, 100)) // the state is reached, or it takes long
-					_ = s.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+				sessions, answers = append(sessions, s), append(answers, bytes(random))
+				if len(sessions) == 4 {
+					vanish(sessions, answers, len(state) > 0, random)
+					sessions, answers = nil, nil
 				}
-				_, _ = s.conn.Write(bytes(random))
-				if random.IntN(2) == 0 {
-					_ = s.conn.(*net.TCPConn).SetLinger(0)
-				}
-				_ = s.conn.Close()
-				_, _ = name, what
 			}
+			vanish(sessions, answers, len(state) > 0, random)
 		}
 		b.await("the server connections to become free", func() bool { return b.busyServers() == 0 })
 		b.await("the goroutines to end", func() bool { return runtime.NumGoroutine() <= before+10 })
@@ -144,8 +141,28 @@ func TestRubbishInEveryState(t *testing.T) {
 	}, func(c *node.Config) { c.Pools.PoolSize = 5 })
 }
 
+// vanish sends each session its rubbish and goes away, from some only when they have answered something.
+func vanish(sessions []*script, rubbish [][]byte, answers bool, random *rand.Rand) {
+	atMost := time.Now().Add(100 * time.Millisecond)
+	for _, s := range sessions {
+		if random.IntN(2) == 0 && answers {
+			_ = s.conn.SetReadDeadline(atMost)
+			_, _ = s.conn.Read(make([]byte, 100)) // the state is reached, or it takes long
+			_ = s.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+		}
+	}
+	for i, s := range sessions {
+		_, _ = s.conn.Write(rubbish[i])
+		if random.IntN(2) == 0 {
+			_ = s.conn.(*net.TCPConn).SetLinger(0)
+		}
+		_ = s.conn.Close()
+	}
+}
+
 // Random messages never end the process, and the session of another client goes on.
 func TestRandomMessages(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	if text := os.Getenv("SEED"); text != "" {
 		seed, _ = strconv.ParseUint(text, 10, 64)
@@ -232,6 +249,7 @@ func TestRandomMessages(t *testing.T) {
 // A client that is slow to start does not get more than its time, and one that does not read its answer does
 // not keep the router from ending.
 func TestSlowClients(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		began := time.Now()
 		conn, err := net.Dial("tcp", b.Routers[0].Addr().String())

@@ -64,10 +64,14 @@ func manyWriters() []comparison {
 	}
 }
 
-func TestModifyAsPlainPostgres(t *testing.T) { asPlainPostgres(t, manyWriters()) }
+func TestModifyAsPlainPostgres(t *testing.T) {
+	t.Parallel()
+	asPlainPostgres(t, manyWriters())
+}
 
 // TestReturningBeyondMemory returns more than the router keeps in memory: all of it arrives, and a part of it alone is refused.
 func TestReturningBeyondMemory(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 1)
 	conn := shop(t, b)
 	big := "UPDATE items SET name = repeat('x', 4000000) RETURNING name"
@@ -82,6 +86,7 @@ func TestReturningBeyondMemory(t *testing.T) {
 
 // TestLocksOnAllShards: what one session locks, no other gets on any shard, until the end of the transaction.
 func TestLocksOnAllShards(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 2)
 	conn := shop(t, b)
 	other := b.connect(1)

@@ -73,6 +73,7 @@ func TestAuthentication(t *testing.T) {
 }
 
 func TestTooManyClients(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 1, func(c *node.Config) { c.Router.MaxClients = 2 })
 	b.connect(0)
 	b.connect(0)
@@ -80,6 +81,7 @@ func TestTooManyClients(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		idle, busy := b.script(0), b.script(0)
 		busy.want("done:BEGIN ready:T", query("BEGIN"))
@@ -107,6 +109,7 @@ func TestDrain(t *testing.T) {
 
 // While two routers insert, the table gets a column: no row is lost, no stale plan answers.
 func TestTwoRouters(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 2)
 	setup := b.connect(0)
 	mustSimple(t, setup, "CREATE TABLE log (id bigint PRIMARY KEY, who text)")
@@ -160,6 +163,7 @@ func TestTwoRouters(t *testing.T) {
 
 // While routers insert, their table is sharded: what was acknowledged is there, each row where it belongs.
 func TestShardWhileInserting(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 2)
 	setup := b.connect(0)
 	for attempt := range 20 {
@@ -232,6 +236,7 @@ func TestDirectoryOutage(t *testing.T) {
 
 // A shard's connections lost in a transaction fail the transaction, not the session.
 func TestLostConnection(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		conn := shop(t, b)
 		mustSimple(t, conn, "BEGIN; INSERT INTO plain VALUES (900, 1)")
@@ -248,6 +253,7 @@ func TestLostConnection(t *testing.T) {
 }
 
 func TestErrorPositions(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		conn := shop(t, b)
 		for sql, want := range map[string]int32{

@@ -12,6 +12,7 @@ var execModes = map[string]pgx.QueryExecMode{
 }
 
 func TestExecModes(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		for name, mode := range execModes {
 			t.Run(name, func(t *testing.T) {
@@ -43,6 +44,7 @@ func TestExecModes(t *testing.T) {
 }
 
 func TestTransactions(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		conn := b.connect(0)
 		mustSimple(t, conn, "CREATE TABLE t (id int PRIMARY KEY)")
@@ -78,6 +80,7 @@ func TestTransactions(t *testing.T) {
 }
 
 func TestSettings(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		one, other := b.connect(0), b.connect(0)
 		expect(t, one, "SET work_mem = '7MB'", "SET")
@@ -120,6 +123,7 @@ func TestSettings(t *testing.T) {
 
 // A new session user has not chosen a role, on whatever connection.
 func TestSessionAuthorizationForgetsTheRole(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		conn := b.connect(0)
 		role := "member_" + b.database
@@ -139,6 +143,7 @@ func TestSessionAuthorizationForgetsTheRole(t *testing.T) {
 }
 
 func TestPrepareAndCursors(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		conn := b.connect(0)
 		mustSimple(t, conn, "CREATE TABLE p AS SELECT i AS id FROM generate_series(1, 100) i")

@@ -23,6 +23,7 @@ func shop(t *testing.T, b *bed) *pgx.Conn {
 }
 
 func TestSharded(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		conn := shop(t, b)
 		expect(t, conn, "SELECT name FROM items WHERE id = 7", "n7\nSELECT 1")
@@ -49,6 +50,7 @@ func TestSharded(t *testing.T) {
 
 // A transaction writes on all shards, with savepoints that stand from before a shard was enlisted.
 func TestWritersAndSavepoints(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		conn := shop(t, b)
 		mustSimple(t, conn, "BEGIN; SAVEPOINT outer_one")
@@ -78,6 +80,7 @@ func TestWritersAndSavepoints(t *testing.T) {
 }
 
 func TestUserTypes(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		shop(t, b)
 		for name, mode := range execModes {
@@ -123,6 +126,7 @@ func TestUserTypes(t *testing.T) {
 }
 
 func TestCopy(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		conn := shop(t, b)
 		for _, format := range []string{"", " CSV", " CSV HEADER", " BINARY"} {
@@ -167,6 +171,7 @@ func TestCopy(t *testing.T) {
 
 // Definitions within a transaction, and what uses them at once.
 func TestDefinitionsInTransaction(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		conn := shop(t, b)
 		expect(t, conn, "BEGIN; CREATE TABLE fresh (a int); INSERT INTO fresh VALUES (1); SELECT * FROM fresh; ALTER TABLE fresh ADD b int DEFAULT 2; SELECT * FROM fresh; COMMIT",

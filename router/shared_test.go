@@ -11,6 +11,7 @@ import (
 
 // A cancel request reaches a statement on a connection that the transaction has held for long.
 func TestCancelInTransaction(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		shop(t, b)
 		s := b.script(0)
@@ -28,6 +29,7 @@ func TestCancelInTransaction(t *testing.T) {
 
 // Settings of a client never show at another that shares its only server connection.
 func TestSettingsStayHome(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		shop(t, b)
 		direct(t, 0, b.database, "CREATE ROLE "+b.database+"_role; GRANT ALL ON plain TO "+b.database+"_role")

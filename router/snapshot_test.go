@@ -316,6 +316,7 @@ func TestSnapshotBehindLock(t *testing.T) {
 }
 
 func TestSnapshotSetting(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 1)
 	conn := shop(t, b)
 	expect(t, conn, "SHOW shardyard.snapshot", "cluster\nSHOW")

@@ -135,6 +135,7 @@ func (s *script) want(want string, messages ...pgproto3.FrontendMessage) {
 }
 
 func TestPipelines(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		shop(t, b)
 		s := b.script(0)
@@ -185,6 +186,7 @@ func TestPipelines(t *testing.T) {
 }
 
 func TestFlush(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		shop(t, b)
 		s := b.script(0)
@@ -205,6 +207,7 @@ func TestFlush(t *testing.T) {
 }
 
 func TestPortals(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		shop(t, b)
 		s := b.script(0)
@@ -312,6 +315,7 @@ func (b *bed) await(what string, satisfied func() bool) {
 }
 
 func TestMalformedMessages(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		shop(t, b)
 		frame := func(kind byte, length uint32, body string) []byte {
@@ -365,6 +369,7 @@ func TestMalformedMessages(t *testing.T) {
 }
 
 func TestStartup(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 1)
 	for name, bytes := range map[string][]byte{
 		"garbage":    []byte("GET / HTTP/1.1\r\n\r\n"),

@@ -29,6 +29,7 @@ func apart(t *testing.T, b *bed) (a, c int) {
 
 // Whatever way a transaction writes on two shards, it writes on both or on none, and says which.
 func TestTwoWriters(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, b *bed) {
 		conn := shop(t, b)
 		x, y := apart(t, b)
@@ -144,6 +145,7 @@ func nothingPrepared(t *testing.T, b *bed) {
 
 // What a COMMIT answers is what happened, also when a shard that was only read is lost.
 func TestCommitWithoutReader(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, 1)
 	conn := shop(t, b)
 	x, y := apart(t, b)

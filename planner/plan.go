@@ -93,6 +93,8 @@ type Plan struct {
 	Calls []SequenceCall
 	// Sequences is what the statement may do to sequences itself, on the home shard; nil: nothing.
 	Sequences *SequenceUse
+	// Restarts: it restarts sequences that number sharded tables (TRUNCATE … RESTART IDENTITY), when its transaction commits.
+	Restarts bool
 	// ParseOnly marks what our parser rejects: the home shard is asked to Parse the text, and
 	// its error is the answer. If the home shard accepts it, the text may be run there only
 	// where nothing is sharded in the database; else it is refused (0A000).

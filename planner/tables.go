@@ -41,8 +41,8 @@ func (a *analysis) planTables(m message) (*Plan, *Error) {
 	return plan, nil
 }
 
-// checkTruncate adds what CASCADE reaches to the tables of the plan, and refuses to restart sequences, which belong to
-// all shards together.
+// checkTruncate adds what CASCADE reaches to the tables of the plan. RESTART IDENTITY restarts sequences on the home shard, where
+// all of them are.
 func (a *analysis) checkTruncate(t *truncateStmt, plan *Plan) *Error {
 	if t.Behavior == dropCascade {
 		plan.Tables = a.referencing(plan.Tables)
@@ -52,8 +52,7 @@ func (a *analysis) checkTruncate(t *truncateStmt, plan *Plan) *Error {
 	}
 	for _, r := range a.env.Catalog.UserRelations() {
 		if r.Kind == catalog.KindSequence && slices.Contains(plan.Tables, r.OwnedBy) {
-			return refuse("TRUNCATE without RESTART IDENTITY, then ALTER SEQUENCE … RESTART.",
-				"TRUNCATE … RESTART IDENTITY of sharded table %s with sequence %s is not supported", r.OwnedBy, r.Name)
+			plan.Restarts = true
 		}
 	}
 	return nil

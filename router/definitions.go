@@ -46,6 +46,16 @@ func (c *Session) afterDDL(ctx context.Context, plan *planner.Plan) error {
 	return nil
 }
 
+// restarted makes known, at once or when the transaction commits, that sequences were restarted. Until then the transaction, which has
+// them locked, draws nothing of any.
+func (c *Session) restarted(ctx context.Context) {
+	c.changes.note()
+	if !c.x.Busy() {
+		c.changes.take()
+		c.announceDDL(ctx)
+	}
+}
+
 // announceDDL raises the catalog's version and waits until all routers plan by the new catalog. The statement has
 // succeeded already: what fails here is made up for in the background.
 func (c *Session) announceDDL(ctx context.Context) {

@@ -148,7 +148,7 @@ func (c *Session) executeOn(ctx context.Context, p *portal, maxRows int32) error
 	if plan.Kind == planner.Copy && plan.Copy.From && plan.Copy.Stdio {
 		return c.x.Drain(ctx, l)
 	}
-	if plan.Pins == "" && len(plan.SetConfig) == 0 && !moves(plan) && plan.Kind != planner.DDL && !((plan.Kind == planner.Relay || plan.Kind == planner.Modify) && len(c.temps) > 0) {
+	if plan.Pins == "" && len(plan.SetConfig) == 0 && !moves(plan) && !plan.Restarts && plan.Kind != planner.DDL && !((plan.Kind == planner.Relay || plan.Kind == planner.Modify) && len(c.temps) > 0) {
 		return nil
 	}
 	// What it leaves behind must be known before the next statement.

@@ -150,6 +150,11 @@ func (c *Session) bindModify(ctx context.Context, p *portal) error {
 	if err := c.x.DrainAll(ctx); err != nil {
 		return err
 	}
+	if p.plan.Restarts {
+		if err := c.beforeDDL(ctx); err != nil {
+			return err
+		}
+	}
 	st := p.st
 	if slices.Contains(p.bind.Formats, 1) && st.described.Parameters == nil {
 		l, _, err := c.describer(ctx, st)
@@ -175,7 +180,11 @@ func (c *Session) executeModify(ctx context.Context, p *portal, maxRows int32) e
 	if err := c.x.DrainAll(ctx); err != nil {
 		return err
 	}
-	return p.modify.Run(ctx, maxRows, false)
+	if err := p.modify.Run(ctx, maxRows, false); err != nil || !p.plan.Restarts {
+		return err
+	}
+	c.restarted(ctx)
+	return nil
 }
 
 // severalText is what several shards get for a portal.

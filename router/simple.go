@@ -138,6 +138,11 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 	if err := c.mayUse(ctx, plan, target.Shards); err != nil {
 		return err
 	}
+	if plan.Restarts {
+		if err := c.beforeDDL(ctx); err != nil {
+			return err
+		}
+	}
 	if c.x.InBlock() || c.x.InImplicitBlock() {
 		c.noteUsed(plan)
 	}
@@ -152,7 +157,11 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 	case target.Transfer:
 		return c.simpleTransfer(ctx, st, plan, args)
 	case !target.Whole && plan.Modify != nil:
-		return c.simpleModify(ctx, st, plan, target)
+		err := c.simpleModify(ctx, st, plan, target)
+		if err == nil && plan.Restarts {
+			c.restarted(ctx)
+		}
+		return err
 	case !target.Whole:
 		return c.simpleScatter(ctx, st, plan, target, args)
 	}
@@ -257,6 +266,9 @@ func (c *Session) afterEffects(ctx context.Context, l *link, plan *planner.Plan)
 		return err
 	}
 	c.sequencesMoved(ctx, plan)
+	if plan.Restarts {
+		c.restarted(ctx)
+	}
 	if plan.Kind == planner.DDL {
 		return c.afterDDL(ctx, plan)
 	}
@@ -350,7 +362,7 @@ func (c *Session) runWhole(ctx context.Context, text string) (done bool, err err
 			return false, nil // told when its turn comes: what stands before it is run
 		}
 		plain := plan.Kind == planner.Relay || plan.Kind == planner.Modify || plan.Kind == planner.Empty || plan.Kind == planner.DDL && !c.view.sharded()
-		if !plain || plan.ParseOnly || plan.Mirrors || plan.Pins != "" || len(plan.SetConfig) > 0 || plan.Calls != nil || plan.Sequences != nil || c.isLocal(plan) {
+		if !plain || plan.ParseOnly || plan.Mirrors || plan.Pins != "" || len(plan.SetConfig) > 0 || plan.Calls != nil || plan.Sequences != nil || plan.Restarts || c.isLocal(plan) {
 			return false, nil
 		}
 		if plan.Kind == planner.Empty {

@@ -165,11 +165,13 @@ func (s *sweep) write(ctx context.Context, work func(pgx.Tx, directory.ShardID) 
 			if _, err := tx.Exec(ctx, sweepApplyTimeout); err != nil {
 				return err
 			}
+			// gofail: var sweepBeforeWrite struct{}
 			return work(tx, shard)
 		})
 		if err != nil {
 			return fmt.Errorf("write mirror on shard %s: %w", shard, err)
 		}
+		// gofail: var sweepAfterWrite struct{}
 	}
 	return nil
 }

@@ -68,14 +68,10 @@ func (b *bank) open() {
 		"CREATE TABLE ledger (id bigint PRIMARY KEY, source int NOT NULL, target int NOT NULL, amount bigint NOT NULL)",
 		"SHARD TABLE accounts BY HASH (id) PARTITIONS 24",
 		"SHARD TABLE ledger BY HASH (id) PARTITIONS 24",
+		fmt.Sprintf("INSERT INTO accounts SELECT i, %d FROM generate_series(0, %d) i", openingBalance, accounts-1),
 	} {
 		if _, err := conn.Exec(b.t.Context(), sql); err != nil {
 			b.t.Fatalf("%s: %v", sql, err)
-		}
-	}
-	for id := range accounts {
-		if _, err := conn.Exec(b.t.Context(), "INSERT INTO accounts VALUES ($1, $2)", id, openingBalance); err != nil {
-			b.t.Fatal(err)
 		}
 	}
 }

@@ -47,8 +47,8 @@ func newBed(t *testing.T) *bed {
 		}
 		logs = *keep
 	}
-	shardyard := build(t, dir, ".", "./cmd/shardyard", "shardyard")
-	etcd := build(t, dir, "internal/etcdbin", "go.etcd.io/etcd/server/v3", "etcd")
+	shardyard := build(t, ".", "./cmd/shardyard", "shardyard")
+	etcd := build(t, "internal/etcdbin", "go.etcd.io/etcd/server/v3", "etcd")
 	b := &bed{cluster: devcluster.ForTest(t, devcluster.Config{Shards: shards, BurnOIDs: true, Settings: map[string]string{
 		"max_prepared_transactions": "100", "fsync": "on", "synchronous_commit": "on", "full_page_writes": "on",
 	}})}

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -57,14 +58,10 @@ func (r *recorder) open() {
 	conn := r.bed.connect(r.t, 0)
 	for _, sql := range []string{
 		"CREATE TABLE lists (k int PRIMARY KEY, v int[] NOT NULL DEFAULT '{}')", "SHARD TABLE lists BY HASH (k) PARTITIONS 24",
+		fmt.Sprintf("INSERT INTO lists (k) SELECT i FROM generate_series(0, %d) i", lists-1),
 	} {
 		if _, err := conn.Exec(r.t.Context(), sql); err != nil {
 			r.t.Fatalf("%s: %v", sql, err)
-		}
-	}
-	for k := range lists {
-		if _, err := conn.Exec(r.t.Context(), "INSERT INTO lists (k) VALUES ($1)", k); err != nil {
-			r.t.Fatal(err)
 		}
 	}
 	for shard := range shards {

@@ -79,14 +79,24 @@ func (p *process) signal(s syscall.Signal) error {
 	return p.cmd.Process.Signal(s)
 }
 
-// build builds a program of this repository, or of the module in a folder of it.
-func build(t *testing.T, dir, module, pkg, name string) string {
+// programs are the paths of those that were built.
+var programs = map[string]string{}
+
+// build builds a program of this repository, or of the module in a folder of it, once for all tests.
+func build(t *testing.T, module, pkg, name string) string {
 	t.Helper()
-	program := filepath.Join(dir, name)
+	if program, ok := programs[name]; ok {
+		return program
+	}
+	program, err := filepath.Abs(filepath.Join("../../bin/chaos", name))
+	if err != nil {
+		t.Fatal(err)
+	}
 	out, err := exec.Command("go", "-C", filepath.Join("../..", module), "build", "-buildvcs=false", "-o", program, pkg).CombinedOutput()
 	if err != nil {
 		t.Fatalf("build %s: %v\n%s", name, err, out)
 	}
+	programs[name] = program
 	return program
 }
 

@@ -19,6 +19,7 @@ type generator struct {
 	args   []Arg
 	params bool     // values may be parameters
 	first  []string // statements to begin with
+	parts  parts    // of the last INSERT, UPDATE or DELETE
 }
 
 // generatedTable is what the generator knows of a table.

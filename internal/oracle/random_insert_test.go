@@ -33,11 +33,13 @@ func (g *generator) nextInsert() (statement Statement, table string) {
 		rows[i] = g.row(into, columns, risky)
 	}
 	sql := "INSERT INTO " + into.name + alias + list + " VALUES " + strings.Join(rows, ", ")
+	g.parts = parts{head: "INSERT INTO " + into.name + alias + list + " VALUES ", rows: rows}
 	each := true
 	if into.name == "rh" && g.chance(70) || g.chance(20) {
 		var clause string
 		clause, each = g.conflict(into, target)
 		sql += clause
+		g.parts.tail = clause
 	}
 	st := Statement{AnyMessage: true}
 	if g.chance(60) {

@@ -19,7 +19,16 @@ type Session struct {
 }
 
 // NewSession connects to everything. Close must be called.
-func (b *Bed) NewSession(ctx context.Context, database string) (_ *Session, err error) {
+func (b *Bed) NewSession(ctx context.Context, database string) (*Session, error) {
+	routers := make([]string, len(b.Routers))
+	for i := range routers {
+		routers[i] = b.RouterConnString(i, database)
+	}
+	return b.NewSessionWith(ctx, database, routers...)
+}
+
+// NewSessionWith is NewSession with other routers of the cluster than the bed's, by their connection strings.
+func (b *Bed) NewSessionWith(ctx context.Context, database string, routers ...string) (_ *Session, err error) {
 	s := &Session{}
 	defer func() {
 		if err != nil {
@@ -29,8 +38,8 @@ func (b *Bed) NewSession(ctx context.Context, database string) (_ *Session, err 
 	if s.plain, err = connect(ctx, "plain", b.Plain.ConnString(0, database)); err != nil {
 		return s, err
 	}
-	for i := range b.Routers {
-		router, err := connect(ctx, fmt.Sprintf("router %d", i+1), b.RouterConnString(i, database))
+	for i, at := range routers {
+		router, err := connect(ctx, fmt.Sprintf("router %d", i+1), at)
 		if err != nil {
 			return s, err
 		}

@@ -105,6 +105,7 @@ func (w *Worker) term(ctx context.Context) {
 	ticker := time.NewTicker(w.config.Interval)
 	defer ticker.Stop()
 	for {
+		// gofail: var workerBeforeRound struct{}
 		for database, m := range w.config.Maps() {
 			err := w.look(ctx, m)
 			if ctx.Err() != nil {

@@ -37,6 +37,7 @@ func (r *round) finishDecided(ctx context.Context) error {
 	if err != nil || len(prepared) == 0 {
 		return err
 	}
+	// gofail: var gateBeforeDecided struct{}
 	decided, err := r.decided(prepared)
 	if err != nil {
 		return err
@@ -162,9 +163,6 @@ func (r *round) finish(ctx context.Context, rest []pending) error {
 	return errors.Join(errs...)
 }
 
-// busyPrepared is the SQLSTATE of a prepared transaction that somebody else is finishing.
-const busyPrepared = "55000"
-
 func (r *round) finishOn(ctx context.Context, shard directory.Shard, list []pending) error {
 	conn, err := r.gate.cfg.Dial(ctx, shard, r.database)
 	if err != nil {
@@ -172,10 +170,11 @@ func (r *round) finishOn(ctx context.Context, shard directory.Shard, list []pend
 	}
 	defer Close(ctx, conn)
 	for _, p := range list {
-		var state interface{ SQLState() string }
-		if err := Finish(ctx, conn, p.gid, true); err != nil && !(errors.As(err, &state) && state.SQLState() == busyPrepared) {
+		// gofail: var gateBeforeFinish struct{}
+		if err := Finish(ctx, conn, p.gid, true); err != nil && !isBusy(err) {
 			return err
 		}
+		// gofail: var gateAfterFinish struct{}
 	}
 	return nil
 }

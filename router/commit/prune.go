@@ -78,6 +78,7 @@ func (r *Resolver) pruneSome(ctx context.Context, agent *pgx.Conn, m *directory.
 		AND split_part(gid, '/', 7)::xid8 < pg_snapshot_xmin(pg_current_snapshot())`, r.cfg.Keep.Seconds()); err != nil {
 		return false, fmt.Errorf("remove old aborts: %w", err)
 	}
+	// gofail: var pruneAfterAborts struct{}
 	old, err := oldCommits(ctx, agent, r.cfg.Keep)
 	if err != nil || len(old) == 0 {
 		return false, err
@@ -88,6 +89,7 @@ func (r *Resolver) pruneSome(ctx context.Context, agent *pgx.Conn, m *directory.
 	if len(clear) == 0 {
 		return false, failed
 	}
+	// gofail: var pruneBeforeDelete struct{}
 	if _, err := agent.Exec(ctx, "DELETE FROM shardyard.decision WHERE outcome = 'commit' AND gid = ANY ($1)", clear); err != nil {
 		return false, fmt.Errorf("remove old decisions: %w", err)
 	}

@@ -117,6 +117,7 @@ func (r *Resolver) Run(ctx context.Context) {
 	ticker := time.NewTicker(r.cfg.Interval)
 	defer ticker.Stop()
 	for {
+		// gofail: var recoveryBeforeRound struct{}
 		r.round(ctx)
 		if now := time.Now(); now.Sub(r.pruned) >= r.cfg.PruneInterval {
 			r.pruned = now
@@ -276,6 +277,8 @@ func (r *Resolver) resolve(ctx context.Context, maps map[string]*directory.Map, 
 		}
 		return nil
 	})
+	// gofail: var recoveryFinishesNothing struct{}
+	// return
 	decided := make(map[place][]doubt)
 	for _, d := range found {
 		if outcomes[d.gid] != "" {
@@ -286,7 +289,9 @@ func (r *Resolver) resolve(ctx context.Context, maps map[string]*directory.Map, 
 	// gofail: var recoveryBeforeFinish struct{}
 	r.eachPlace(ctx, maps, decided, func(ctx context.Context, conn *pgx.Conn, doubts []doubt) error {
 		for _, d := range doubts {
-			if err := Finish(ctx, conn, d.gid, outcomes[d.gid] == Committed); err != nil {
+			if err := Finish(ctx, conn, d.gid, outcomes[d.gid] == Committed); isBusy(err) {
+				continue
+			} else if err != nil {
 				return err
 			}
 			// gofail: var recoveryAfterFinish struct{}

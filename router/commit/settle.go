@@ -52,6 +52,7 @@ func Settle(ctx context.Context, agent *pgx.Conn, gid GID, old bool) (Outcome, e
 		}
 		_, err := tx.Exec(ctx, `INSERT INTO shardyard.decision (gid, participants, outcome) VALUES ($1, '{}', 'abort')
 			ON CONFLICT (gid) DO NOTHING`, gid.String())
+		// gofail: var recoveryInAbort struct{}
 		return err
 	})
 	if err != nil {
@@ -109,6 +110,15 @@ func Finish(ctx context.Context, conn *pgx.Conn, gid GID, committed bool) error 
 		return fmt.Errorf("finish transaction %s: %w", gid, err)
 	}
 	return nil
+}
+
+// busyPrepared is the SQLSTATE of a prepared transaction that somebody else is finishing.
+const busyPrepared = "55000"
+
+// isBusy reports an error of Finish that says that somebody else is finishing the transaction.
+func isBusy(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && e.Code == busyPrepared
 }
 
 // closeTimeout bounds the goodbye to a server.

@@ -191,6 +191,7 @@ func (d *Detector) act(ctx context.Context, now time.Time, circles []Circle, our
 		}
 		detail := c.Detail(victim)
 		d.cfg.Log.WarnContext(ctx, "deadlock over several shards", "session_id", st.SessionID, "circle", detail)
+		// gofail: var beforeVictim struct{}
 		bounded, cancel := context.WithTimeout(ctx, lookTimeout)
 		st.Cancel(bounded, pgerr.New(pgerr.DeadlockDetected, "deadlock detected").WithDetail(detail).
 			WithHint("See the router's log for the session."))

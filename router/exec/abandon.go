@@ -20,6 +20,7 @@ func (x *Executor) Abandon(ctx context.Context) {
 	if n := len(x.tx.savepoints); n > 0 {
 		sql = "ROLLBACK TO SAVEPOINT " + directory.QuoteIdentifier(x.tx.savepoints[n-1])
 	}
+	// gofail: var beforeAbandon struct{}
 	var told []*Link
 	for _, l := range x.links {
 		if !l.begun || l.conn.Broken() || l.conn.TxStatus() != wire.TxOpen || len(l.steps) > 0 || l.pipelined {
@@ -31,6 +32,7 @@ func (x *Executor) Abandon(ctx context.Context) {
 		}
 		told = append(told, l)
 	}
+	// gofail: var afterAbandon struct{}
 	for _, l := range told {
 		if err := x.run(ctx, l); err != nil {
 			l.conn.MarkBroken()

@@ -45,6 +45,7 @@ func (x *Executor) Commit(ctx context.Context) (committed bool, err error) {
 		wrote := l.wrote
 		if err = x.commitLink(ctx, l); err == nil {
 			decided = decided || wrote
+			// gofail: var afterCommitOne struct{}
 			continue
 		}
 		if !decided {
@@ -334,8 +335,10 @@ const inquirePause = 100 * time.Millisecond
 func (t *together) inquire(ctx context.Context, lost error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), inquireTimeout)
 	defer cancel()
+	// gofail: var beforeInquire struct{}
 	for {
 		outcome, err := t.ask(ctx)
+		// gofail: var afterInquire struct{}
 		switch {
 		case err == nil && outcome == commit.Committed:
 			return nil
@@ -429,7 +432,9 @@ func (t *together) finishOtherwise(ctx context.Context, id directory.ShardID, co
 		return // recovery does it
 	}
 	defer commit.Close(ctx, conn)
+	// gofail: var beforeFinishOtherwise struct{}
 	_ = commit.Finish(ctx, conn, t.gid, committed) // recovery does it
+	// gofail: var afterFinishOtherwise struct{}
 }
 
 // rollback undoes everything: nothing was decided, and after the end of the last agent's transaction nothing
@@ -448,6 +453,7 @@ func (t *together) rollback(ctx context.Context) error {
 	}
 	// gofail: var beforeRollback struct{}
 	_ = t.x.runAll(ctx, errands) // each has its own
+	// gofail: var afterRollback struct{}
 	for i := range errands {
 		e := &errands[i]
 		switch {
@@ -514,6 +520,7 @@ func (x *Executor) syncTogether(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, x.Rollback(ctx))
 	}
+	// gofail: var afterAdopt struct{}
 	_, err = x.Commit(ctx)
 	return err
 }

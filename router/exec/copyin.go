@@ -445,6 +445,7 @@ func (c *copyIn) complete(ctx context.Context) error {
 		if err := p.stop(ctx); err != nil {
 			return err
 		}
+		// gofail: var afterCopyEnd struct{}
 	}
 	for _, p := range c.parts {
 		if err := p.awaitEnd(ctx); err != nil {

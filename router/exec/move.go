@@ -103,6 +103,7 @@ func (m *Modification) travel(ctx context.Context, data *planner.MoveData, journ
 			if err != nil {
 				return err
 			}
+			// gofail: var afterTake struct{}
 			if i == 0 && len(rows) != j.rows {
 				return pgerr.Newf(pgerr.InternalError, "%d rows of table %s were to leave shard %s, and %d were found", j.rows, t.Filter.Table, j.from, len(rows))
 			}
@@ -128,6 +129,7 @@ func (m *Modification) travel(ctx context.Context, data *planner.MoveData, journ
 			if err := m.settle(ctx, &data.Tables[i], shard.ID, luggage[i][shard.ID]); err != nil {
 				return err
 			}
+			// gofail: var afterArrival struct{}
 		}
 	}
 	return nil

@@ -32,6 +32,7 @@ type reference struct {
 	alias    string  // what the statement calls it
 	system   bool    // of the system catalogs
 	stored   *Filter // of the target of an INSERT: the rows that it stores
+	part     *cte    // the query of WITH that changes data and names it; nil: the statement itself
 }
 
 // analysis collects what one statement says. It is used once.
@@ -69,7 +70,12 @@ type analysis struct {
 	innerLocking bool
 	lockPos      int
 	writes       bool // a data-modifying WITH
-	systemCol    int  // location of a system column, -1 if there is none
+	// parts are the queries of WITH that change data, part is the one being looked at.
+	parts []*cte
+	part  *cte
+	// mentions are the places where the rows of such queries are read, as if each were a table.
+	mentions  []*reference
+	systemCol int // location of a system column, -1 if there is none
 	// sortedInner: a subquery of FROM is sorted, which Postgres keeps although it need not.
 	sortedInner bool
 	outerAgg    bool // an aggregate in a subquery whose arguments are not its own level's
@@ -160,7 +166,7 @@ func (a *analysis) newEntry() int {
 
 // relation resolves a name of the FROM clause or a target and notes the reference.
 func (a *analysis) relation(rv *rangeVar, ctx *context) *reference {
-	r := &reference{entry: a.newEntry(), context: ctx, position: int(rv.Location)}
+	r := &reference{entry: a.newEntry(), context: ctx, position: int(rv.Location), part: a.part}
 	r.name = directory.TableName{Schema: rv.Schemaname, Name: rv.Relname}
 	a.references = append(a.references, r)
 	if a.temporary(rv) {

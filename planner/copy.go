@@ -56,7 +56,7 @@ func (a *analysis) planCopyQuery(c *copyStmt) (*Plan, *Error) {
 			return nil, err
 		}
 		if plan.Route.Kind == RouteFilters {
-			plan.Merge, plan.SQL = nil, ""
+			plan.Merge, plan.Modify, plan.SQL = nil, nil, ""
 			plan.Refusal = refuse(hintOneShard+" Or COPY the whole table.", "COPY of a query over several shards is not supported yet")
 		}
 		return plan, nil

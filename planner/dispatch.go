@@ -29,7 +29,7 @@ func (a *analysis) planStatement(m message) (*Plan, *Error) {
 		a.valuesUsed = true
 		return a.planPrepare(m)
 	case *executeStmt:
-		return a.planExecute(m), nil
+		return a.planExecute(m)
 	case *explainStmt:
 		return a.planExplain(m)
 	case *declareStmt:

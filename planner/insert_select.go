@@ -29,17 +29,18 @@ func (a *analysis) fresh() *analysis {
 // planLocal plans an INSERT … SELECT whose rows are provably on the shard that stores them; nil if it is not.
 func (a *analysis) planLocal(i *insertStmt) *Plan {
 	in := a.insertion
-	if i.WithClause != nil || in.source.LimitCount != nil || in.source.LimitOffset != nil || len(in.source.ValuesLists) > 0 {
+	if in.source.LimitCount != nil || in.source.LimitOffset != nil || len(in.source.ValuesLists) > 0 {
 		return nil
 	}
 	a.modification(i, nil, &context{})
 	a.finishAll()
 	plan, err := a.plan("INSERT")
-	if err != nil || len(in.drawn) > 0 || plan.Route.Kind != RouteFilters || in.target == nil || in.target.place != sharded || a.functions.now || a.functions.statementTime || a.functions.setConfig > 0 {
+	if err != nil || len(in.drawn) > 0 || i.WithClause != nil && !a.writes || plan.Route.Kind != RouteFilters || in.target == nil ||
+		in.target.place != sharded || a.functions.now || a.functions.statementTime || a.functions.setConfig > 0 {
 		return nil
 	}
 	a.target = in.target
-	sc := &scatter{analysis: a, sel: in.source, top: in.context}
+	sc := &scatter{analysis: a, sel: in.source, top: in.context, writing: true}
 	for _, check := range []func() *Error{sc.checkClauses, sc.checkFunctions, a.checkTransitions, sc.checkPlaces} {
 		if check() != nil {
 			return nil
@@ -49,15 +50,22 @@ func (a *analysis) planLocal(i *insertStmt) *Plan {
 	if anchor == nil || a.timeInDefaults() {
 		return nil
 	}
+	if a.checkParts() != nil {
+		return nil
+	}
 	var read []*reference
 	for _, r := range a.references {
-		if r == in.target {
-			continue
-		}
-		if r.place != sharded || r != anchor && !r.joinedByKey(anchor) {
+		if r != in.target && r.place != sharded {
 			return nil
 		}
-		read = append(read, r)
+		if r != in.target {
+			read = append(read, r)
+		}
+	}
+	for _, r := range a.ofPart(nil) {
+		if r != in.target && r != anchor && !r.joinedByKey(anchor) {
+			return nil
+		}
 	}
 	plan.Route = a.routeByKey(read)
 	plan.Kind, plan.Modify, plan.Refusal, plan.texts = Modify, &ModifyData{}, nil, a.texts
@@ -72,8 +80,8 @@ func (a *analysis) sourceOfKey() *reference {
 	}
 	k := in.context.classes()
 	target := in.target
-	for _, r := range a.references {
-		if r == target || r.place != sharded || r.context != in.context || r.table.Group != target.table.Group {
+	for _, r := range a.ofPart(nil) {
+		if r == target || r.context != in.context || r.table.Group != target.table.Group {
 			continue
 		}
 		from, into := r.keyColumns(), target.keyColumns()

@@ -271,8 +271,8 @@ func (a *analysis) mergeSource() *reference {
 		}
 		return true
 	}
-	for _, r := range a.references {
-		if r == target || r.place != sharded || r.context != in.context || r.table.Group != target.table.Group {
+	for _, r := range a.ofPart(nil) {
+		if r == target || r.context != in.context || r.table.Group != target.table.Group {
 			continue
 		}
 		if !slices.ContainsFunc(in.inserts, func(insert *mergeInsert) bool { return !inserts(r, insert) }) {

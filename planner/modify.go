@@ -1,15 +1,16 @@
 package planner
 
-// modification analyses a data-modifying statement, at the top or in WITH.
-func (a *analysis) modification(m message, outer *scope, parent *context) {
+// modification analyses a data-modifying statement, at the top or in WITH. Of UPDATE and DELETE it returns the target and
+// what RETURNING gives.
+func (a *analysis) modification(m message, outer *scope, parent *context) (target *reference, returned result) {
 	ctx := parent.child()
 	switch m := m.(type) {
 	case *insertStmt:
 		a.insert(m, outer, ctx)
 	case *updateStmt:
-		a.update(m, outer, ctx)
+		return a.update(m, outer, ctx)
 	case *deleteStmt:
-		a.delete(m, outer, ctx)
+		return a.delete(m, outer, ctx)
 	case *mergeStmt:
 		if in := a.mergeInto(m, outer, ctx); outer == nil {
 			a.merging = in
@@ -17,6 +18,7 @@ func (a *analysis) modification(m message, outer *scope, parent *context) {
 	default:
 		a.refuse(refuse("Use SELECT, INSERT, UPDATE or DELETE.", "statement %s in WITH is not supported", kindName(m)), location(m))
 	}
+	return nil, result{open: true}
 }
 
 // planModification plans an INSERT, UPDATE, DELETE or MERGE.
@@ -66,12 +68,13 @@ func (a *analysis) targetScope(rv *rangeVar, w *withClause, outer *scope, ctx *c
 }
 
 // update analyses UPDATE.
-func (a *analysis) update(u *updateStmt, outer *scope, ctx *context) {
+func (a *analysis) update(u *updateStmt, outer *scope, ctx *context) (*reference, result) {
 	s, r := a.targetScope(u.Relation, u.WithClause, outer, ctx)
 	a.from(u.FromClause, s, ctx)
 	a.where(u.WhereClause, s, ctx)
 	a.assignments(r, u.TargetList, s, ctx)
 	a.eachRow(u.ReturningList, s, ctx)
+	return r, a.targets(u.ReturningList, s)
 }
 
 // assignments analyses the list of SET. ctx holds the facts of the rows that are changed.
@@ -84,9 +87,10 @@ func (a *analysis) assignments(r *reference, targets []*node, s *scope, ctx *con
 }
 
 // delete analyses DELETE.
-func (a *analysis) delete(d *deleteStmt, outer *scope, ctx *context) {
-	s, _ := a.targetScope(d.Relation, d.WithClause, outer, ctx)
+func (a *analysis) delete(d *deleteStmt, outer *scope, ctx *context) (*reference, result) {
+	s, r := a.targetScope(d.Relation, d.WithClause, outer, ctx)
 	a.from(d.UsingClause, s, ctx)
 	a.where(d.WhereClause, s, ctx)
 	a.eachRow(d.ReturningList, s, ctx)
+	return r, a.targets(d.ReturningList, s)
 }

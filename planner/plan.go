@@ -172,14 +172,41 @@ type PrepareData struct {
 type ExecuteData struct {
 	Name string
 	Args []ExecuteArg
+	// Clock: an argument reads the time.
+	Clock bool
 }
 
 // ExecuteArg is one argument of EXECUTE.
 type ExecuteArg struct {
-	Constant bool   // Text (or Null) holds the value; else only SQL says it
+	Constant bool   // Text (or Null) holds the value; else only a shard can tell it
 	Null     bool   // NULL
 	Text     string // the value in text format
-	SQL      string // as written, empty if the text could not be cut out
+	Kind     ArgKind
+}
+
+// ArgKind says how a constant is written.
+type ArgKind uint8
+
+// The kinds of constants.
+const (
+	ArgString  ArgKind = iota // of any type that reads the text
+	ArgInteger                // an int4, or a bigint or numeric if it is greater
+	ArgDecimal                // a numeric
+	ArgBool
+)
+
+// As reports whether the text of a constant is its value as a parameter of the type, as an assignment would convert it.
+func (arg *ExecuteArg) As(oid uint32) bool {
+	text := oid == 25 || oid == 1043
+	switch {
+	case arg.Null || arg.Kind == ArgString:
+		return true
+	case arg.Kind == ArgInteger:
+		return text || isNumber(oid) || oid == 700 || oid == 701
+	case arg.Kind == ArgDecimal:
+		return text || oid == numericOID || oid == 701
+	}
+	return text || oid == 16
 }
 
 // CursorData is the inside of DECLARE CURSOR. The plan's Route is that of the query.

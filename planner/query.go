@@ -4,17 +4,18 @@ import "slices"
 
 // cte is one entry of a WITH clause.
 type cte struct {
-	name     string
-	query    *selectStmt
-	alias    *aliasNode
-	outer    *scope // where its query is resolved
-	context  *context
-	inlined  bool // analysed where it is referenced
-	done     bool
-	columns  []column
-	unknown  bool // its columns are not known
-	itself   bool // being analysed: a reference is recursive
-	modifies bool
+	name    string
+	query   *selectStmt
+	alias   *aliasNode
+	outer   *scope // where its query is resolved
+	context *context
+	inlined bool // analysed where it is referenced
+	done    bool
+	columns []column
+	unknown bool // its columns are not known
+	itself  bool // being analysed: a reference is recursive
+	// Of a query that changes data: the table, nil if each shard cannot be left to change its own rows.
+	target *reference
 }
 
 // result is what a query gives to the query around it.
@@ -233,9 +234,7 @@ func (a *analysis) with(w *withClause, s, outer *scope, ctx *context) {
 		c.query = e.Ctequery.GetSelectStmt()
 		switch {
 		case c.query == nil:
-			c.modifies, c.done, c.unknown = true, true, true
-			a.writes = true
-			a.modification(unwrap(e.Ctequery), inner, base)
+			a.modifies(c, unwrap(e.Ctequery), base)
 		case !w.Recursive && a.tableUses[e.Ctename] == 1 && a.simple(c.query):
 			c.inlined = true
 			a.deferred = append(a.deferred, c)
@@ -297,6 +296,9 @@ func (a *analysis) useCTE(c *cte, ctx *context) result {
 		r := a.selectInto(c.query, c.outer, ctx)
 		columns, ok := renamed(r.columns, c.alias)
 		return result{columns: columns, open: r.open || !ok}
+	}
+	if c.target != nil {
+		return a.mention(c, ctx)
 	}
 	if c.itself || c.unknown {
 		return result{open: true}

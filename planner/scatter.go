@@ -12,6 +12,8 @@ type scatter struct {
 	sel *selectStmt
 	top *context
 
+	writing bool // queries of WITH may change data
+
 	hidden []*node // sort keys to append to the select list
 	merge  *Merge
 }
@@ -71,7 +73,7 @@ func (s *scatter) checkClauses() *Error {
 	case s.locking && (sel.LimitCount != nil || sel.LimitOffset != nil):
 		// Each shard would lock as many rows as the limit says, and Postgres locks only those that it returns.
 		return s.several("FOR UPDATE and FOR SHARE with LIMIT or OFFSET")
-	case s.writes:
+	case s.writes && !s.writing:
 		return s.several("WITH queries that change data")
 	case s.sortedInner:
 		return s.several("ORDER BY in a subquery")
@@ -169,15 +171,15 @@ func (s *scatter) checkTables() *Error {
 	if err := s.checkPlaces(); err != nil {
 		return err
 	}
-	spread, _, _ := s.sorted()
 	var anchor *reference
-	for _, r := range spread {
+	for _, r := range s.ofPart(nil) {
 		if r.context == s.top {
 			anchor = r
 			break
 		}
 	}
 	if anchor == nil {
+		spread, _, _ := s.sorted()
 		r := spread[0]
 		return refuse(hintPin, "table %s is read in a subquery, on the outer side of a join or in WITH, and not on one shard", r.name).
 			at(s.position(r.position))
@@ -195,19 +197,27 @@ func (s *scatter) checkPlaces() *Error {
 		at(s.position(elsewhere[0].position))
 }
 
-// checkJoined proves that every reference is joined by its whole key to the anchor.
+// checkJoined proves that every reference is joined by its whole key to the anchor, or to the target of the query of WITH
+// that it stands in.
 func (s *scatter) checkJoined(anchor *reference) *Error {
-	spread, _, _ := s.sorted()
-	for _, r := range spread {
+	if err := s.checkParts(); err != nil {
+		return err
+	}
+	return s.joinedTo(anchor, nil)
+}
+
+// joinedTo proves that every reference of one part of the statement is joined by its whole key to the anchor.
+func (a *analysis) joinedTo(anchor *reference, part *cte) *Error {
+	for _, r := range a.ofPart(part) {
 		if r == anchor || r.joinedByKey(anchor) {
 			continue
 		}
 		if r.table.Group != anchor.table.Group {
 			return refuse("Shard one of them again, COLOCATE WITH the other.", "tables %s and %s are not colocated", anchor.name, r.name).
-				at(s.position(r.position))
+				at(a.position(r.position))
 		}
 		return refuse(hintPin, "tables %s and %s are not joined by the whole shard key (%s)", anchor.name, r.name, strings.Join(append(append([]string(nil), r.table.Key...), r.table.SubKey...), ", ")).
-			at(s.position(r.position))
+			at(a.position(r.position))
 	}
 	return nil
 }

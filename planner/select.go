@@ -38,6 +38,12 @@ func (a *analysis) mayScatter(sel *selectStmt, top *context, plan *Plan) {
 		return
 	}
 	sc := &scatter{analysis: a, sel: sel, top: top}
+	if a.writes {
+		if refusal := a.planWriting(sc, plan); refusal != nil {
+			plan.Refusal = refusal
+		}
+		return
+	}
 	merge, sql, refusal := sc.plan()
 	if refusal != nil {
 		plan.Refusal = refusal

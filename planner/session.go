@@ -193,8 +193,12 @@ func afterAs(sql string) (text string, offset int, ok bool) {
 }
 
 // planExecute plans EXECUTE name (arguments).
-func (a *analysis) planExecute(e *executeStmt) *Plan {
+func (a *analysis) planExecute(e *executeStmt) (*Plan, *Error) {
 	data := &ExecuteData{Name: e.Name}
+	a.walkList(e.Params, &scope{}, &context{})
+	if a.refused != nil && a.env.Map.AnythingSharded() {
+		return nil, a.refused
+	}
 	for _, n := range e.Params {
 		var arg ExecuteArg
 		c := n.GetAConst()
@@ -204,11 +208,15 @@ func (a *analysis) planExecute(e *executeStmt) *Plan {
 		if c != nil {
 			kind, text := constantOf(c)
 			arg.Constant, arg.Null, arg.Text = kind != constBits, kind == constNull, text
+			arg.Kind = argKinds[kind]
 		}
+		data.Clock = data.Clock || a.clockIn(n) >= 0
 		data.Args = append(data.Args, arg)
 	}
-	return &Plan{Kind: Execute, Tag: "EXECUTE", Execute: data}
+	return &Plan{Kind: Execute, Tag: "EXECUTE", Execute: data, Dirty: a.functions.dirty}, nil
 }
+
+var argKinds = map[constantKind]ArgKind{constInt: ArgInteger, constFloat: ArgDecimal, constBool: ArgBool}
 
 // Options of DECLARE CURSOR (src/include/nodes/parsenodes.h).
 const (
@@ -228,8 +236,8 @@ func (a *analysis) planDeclare(d *declareStmt) (*Plan, *Error) {
 		return nil, err
 	}
 	plan.Kind, plan.Tag = DeclareCursor, "DECLARE CURSOR"
-	if plan.Merge != nil {
-		plan.Merge, plan.SQL = nil, ""
+	if plan.Merge != nil || plan.Modify != nil {
+		plan.Merge, plan.Modify, plan.SQL = nil, nil, ""
 		plan.Refusal = refuse(hintOneShard+" Or run the query without a cursor.", "a cursor over several shards is not supported yet")
 	}
 	plan.Cursor = &CursorData{

@@ -60,6 +60,12 @@ func (a *analysis) mayModify(m message, plan *Plan) *Error {
 		plan.Refusal = refusal
 		return nil
 	}
+	plan.Refusal = a.modifyPlan(m, plan, spread)
+	return nil
+}
+
+// modifyPlan makes a plan for several shards, which run the statement each on its own rows.
+func (a *analysis) modifyPlan(m message, plan *Plan, spread *SpreadData) *Error {
 	clock := a.clockParameters()
 	if clock != nil || spread != nil {
 		sql, err := rewrite(m, func(edited message) error {
@@ -71,12 +77,11 @@ func (a *analysis) mayModify(m message, plan *Plan) *Error {
 			}
 			return a.fixTime(edited, clock)
 		})
-		if err != nil {
-			plan.Refusal = refuse("Give the time as a parameter or as a constant.", "the time in this statement over several shards is not supported")
-			if spread != nil {
-				plan.Refusal = refuse(hintMerge, "VALUES of several shards in this notation are not supported")
-			}
-			return nil
+		switch {
+		case err != nil && spread != nil:
+			return refuse(hintMerge, "VALUES of several shards in this notation are not supported")
+		case err != nil:
+			return refuse("Give the time as a parameter or as a constant.", "the time in this statement over several shards is not supported")
 		}
 		plan.SQL, a.valuesUsed = sql, true
 	}
@@ -112,8 +117,8 @@ func (a *analysis) checkModify(plan *Plan, anchor *reference) *Error {
 		return a.several
 	}
 	switch {
-	case a.writes:
-		return sc.several("WITH queries that change data")
+	case a.writes && a.moved != nil:
+		return sc.several("a change of the shard key with WITH queries that change data")
 	case plan.Pins != "":
 		return sc.several("a " + plan.Pins)
 	}
@@ -127,7 +132,13 @@ func (a *analysis) checkModify(plan *Plan, anchor *reference) *Error {
 
 // checkTransitions refuses triggers that see all rows that a statement changed: each shard has its own only.
 func (a *analysis) checkTransitions() *Error {
-	for _, name := range a.referencing([]directory.TableName{a.target.name}) {
+	var written []directory.TableName
+	for _, r := range a.references {
+		if r.written {
+			written = appendName(written, r.name)
+		}
+	}
+	for _, name := range a.referencing(written) {
 		r, ok := a.env.Catalog.Relation(name)
 		if !ok {
 			continue
@@ -162,7 +173,9 @@ func (a *analysis) defaults(r *reference, targets []*node) {
 				continue
 			}
 			if same, expression := a.sameEverywhere(c); same && (expression == nil || t.Val.GetSetToDefault() != nil) {
-				if expression != nil {
+				if expression != nil && r != a.target {
+					a.refuseSeveral(refuse("Give the value itself.", "the default of column %q, which reads the time, is not supported over several shards in WITH", name), int(t.Location))
+				} else if expression != nil {
 					a.functions.now = true
 					a.timeDefaults[name] = expression
 				}

@@ -82,7 +82,7 @@ func (c *Session) insertPortal(ctx context.Context, p *portal) (planner.Target, 
 		return planner.Target{}, err
 	}
 	p.insert = &insertion{
-		plan: p.st.plan, sent: &p.st.sent, types: p.st.sent.Types, seen: &p.st.described, bind: &p.bind, portal: p.name,
+		plan: p.st.plan, sent: &p.st.sent, types: p.st.sent.Types, seen: &p.st.described, bind: &p.bind, portal: p.name, quiet: p.st.sent.NoPosition,
 		args: planner.Args{
 			Map: c.view.partitions, Statement: &p.st.parsed, Params: p.bind.Params, Formats: p.bind.Formats, Types: p.st.types(),
 		},
@@ -94,7 +94,7 @@ func (c *Session) insertPortal(ctx context.Context, p *portal) (planner.Target, 
 }
 
 // insertExecute runs the EXECUTE of an INSERT that one shard cannot run as it is; done is false for any other.
-func (c *Session) insertExecute(ctx context.Context, st *statement, data *planner.ExecuteData) (done bool, err error) {
+func (c *Session) insertExecute(ctx context.Context, st *statement, outer *planner.Statement, data *planner.ExecuteData) (done bool, err error) {
 	values, constant := argsOf(data)
 	if st.plan.Insert == nil || !constant {
 		return false, nil
@@ -104,6 +104,9 @@ func (c *Session) insertExecute(ctx context.Context, st *statement, data *planne
 		if target, err := c.locate(ctx, st.plan, args); err != nil || target.Whole {
 			return false, nil
 		}
+	}
+	if err := c.readArguments(ctx, st, outer, data); err != nil {
+		return true, err
 	}
 	return true, c.insertWhole(ctx, &insertion{
 		plan: st.plan, sent: &st.sent, args: args, types: st.sent.Types, seen: &st.described, bind: &wire.Bind{Params: values}, quiet: true,

@@ -115,6 +115,11 @@ func (c *Session) bindPortal(ctx context.Context, p *portal) error {
 	if st.plan.ParseOnly && c.view.sharded() {
 		return c.parseOnly(ctx, &st.parsed)
 	}
+	if st.plan.Kind == planner.Execute && c.view.sharded() {
+		if done, err := c.bindExecute(ctx, p); done || err != nil {
+			return err
+		}
+	}
 	target, err := c.portalTarget(ctx, p)
 	if err != nil {
 		return err
@@ -126,6 +131,12 @@ func (c *Session) bindPortal(ctx context.Context, p *portal) error {
 	if err := c.mayUse(ctx, st.plan, target.Shards); err != nil {
 		return err
 	}
+	return c.bindTarget(ctx, p, st)
+}
+
+// bindTarget binds a portal on its shards. asked is the statement that the client bound.
+func (c *Session) bindTarget(ctx context.Context, p *portal, asked *statement) error {
+	st, target := p.st, p.target
 	if !target.Whole || len(target.Shards) > 1 || st.plan.Kind == planner.Copy && st.plan.Copy.Rows != nil {
 		if err := c.flushPending(ctx); err != nil {
 			return err
@@ -147,7 +158,7 @@ func (c *Session) bindPortal(ctx context.Context, p *portal) error {
 				return err
 			}
 		}
-		return c.answerBind(st)
+		return c.answerBind(asked)
 	}
 	return c.bindOn(ctx, p, target.Shards[0])
 }

@@ -206,7 +206,16 @@ func (c *Session) simpleExecute(ctx context.Context, outer *planner.Statement, p
 	if err != nil {
 		return err
 	}
-	if done, err := c.insertExecute(ctx, st, data); done {
+	if st.plan.Route.Kind == planner.RouteFilters || st.plan.Transfer != nil {
+		values, computed, err := c.arguments(ctx, st, outer, data)
+		if err != nil {
+			return err
+		}
+		if computed {
+			outer, data = withValues(outer, data, values)
+		}
+	}
+	if done, err := c.insertExecute(ctx, st, outer, data); done {
 		return err
 	}
 	target, args, err := c.routeExecute(ctx, st, data)
@@ -215,6 +224,11 @@ func (c *Session) simpleExecute(ctx context.Context, outer *planner.Statement, p
 	}
 	if err := c.x.MayUse(ctx, target.Shards, st.plan.ReadOnly); err != nil {
 		return err
+	}
+	if target.Transfer || !target.Whole || len(target.Shards) > 1 {
+		if err := c.readArguments(ctx, st, outer, data); err != nil {
+			return err
+		}
 	}
 	if target.Transfer {
 		return c.transferWhole(ctx, &insertion{
@@ -306,8 +320,7 @@ func (c *Session) executeTargets(ctx context.Context, outer *statement) (planner
 	}
 	target, _, err := c.routeExecute(ctx, st, outer.plan.Execute)
 	if err == nil && (!target.Whole || len(target.Shards) > 1) {
-		err = pgerr.Unsupported("EXECUTE on several shards is not supported in the extended protocol",
-			"Bind the prepared statement itself, or use the simple protocol.")
+		err = errNewerMap("the partition map changed since the portal was bound") // see bindExecute
 	}
 	return target, err
 }

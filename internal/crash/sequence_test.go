@@ -63,11 +63,8 @@ func (k *taker) returning(ctx context.Context, sql string, rows int64) error {
 // twice, each session's ascend, and what was acknowledged stands.
 func TestNumbersOnce(t *testing.T) {
 	binary := buildRouter(t)
-	url, stopSurvivor := survivor(t, "numbers")
+	other, stopSurvivor := survivor(t, "numbers")
 	defer stopSurvivor()
-	other, err := pgx.Connect(t.Context(), url)
-	must(t, err)
-	defer other.Close(context.Background())
 	for _, sql := range []string{"CREATE TABLE numbered (id bigserial PRIMARY KEY, taker int NOT NULL)", "SHARD TABLE numbered BY HASH (id) PARTITIONS 16"} {
 		if _, err := other.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 			t.Fatalf("%s: %v", sql, err)
@@ -76,7 +73,7 @@ func TestNumbersOnce(t *testing.T) {
 	takers := []*taker{{conn: other}}
 	survivorTaker := takers[0]
 	for round := range 2 {
-		victim := start(t, binary, "victim", "afterDecide", 1<<30, "sleep(1)")
+		victim := start(t, binary, "victim")
 		var here []*taker
 		for i := range 3 {
 			here = append(here, &taker{number: 1 + 3*round + i, conn: victim.connect()})
@@ -84,7 +81,7 @@ func TestNumbersOnce(t *testing.T) {
 		takers = append(takers, here...)
 		killWhileTaking(t, victim, here, survivorTaker)
 	}
-	wait(t, "nothing is prepared", func() bool { return prepared(t) == 0 })
+	wait(t, "nothing is prepared", func() bool { return count(t, "SELECT count(*) FROM pg_prepared_xacts") == 0 })
 	checkNumbers(t, takers)
 }
 
@@ -122,7 +119,7 @@ func checkNumbers(t *testing.T, takers []*taker) {
 	t.Helper()
 	standing := make(map[int64]int)
 	perTaker := make(map[int]int64)
-	onShard(t, func(conn *pgx.Conn) {
+	onShards(t, func(_ int, conn *pgx.Conn) {
 		rows, err := conn.Query(t.Context(), "SELECT id, taker FROM numbered")
 		must(t, err)
 		var id int64

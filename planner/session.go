@@ -199,6 +199,10 @@ func (a *analysis) planExecute(e *executeStmt) (*Plan, *Error) {
 	if a.refused != nil && a.env.Map.AnythingSharded() {
 		return nil, a.refused
 	}
+	if name := a.valueCall(e.Params); name != "" && a.env.Map.AnythingSharded() && a.numbersRows() {
+		return nil, refuse("Call it in a statement of its own.",
+			"%s in the arguments of EXECUTE is not supported where sequences number the rows of sharded tables", name)
+	}
 	for _, n := range e.Params {
 		var arg ExecuteArg
 		c := n.GetAConst()
@@ -214,6 +218,22 @@ func (a *analysis) planExecute(e *executeStmt) (*Plan, *Error) {
 		data.Args = append(data.Args, arg)
 	}
 	return &Plan{Kind: Execute, Tag: "EXECUTE", Execute: data, Dirty: a.functions.dirty}, nil
+}
+
+// valueCall names the first function of sequences that expressions call; "" if there is none.
+func (a *analysis) valueCall(list []*node) string {
+	name := ""
+	for _, n := range list {
+		walk(n, func(m message) bool {
+			if f, ok := m.(*funcCall); ok {
+				if info := a.function(f); (valueFunctions[info.name] || info.name == "setval") && !info.user && name == "" {
+					name = info.name
+				}
+			}
+			return name == ""
+		})
+	}
+	return name
 }
 
 var argKinds = map[constantKind]ArgKind{constInt: ArgInteger, constFloat: ArgDecimal, constBool: ArgBool}

@@ -27,12 +27,23 @@ func (c *Session) locate(ctx context.Context, plan *planner.Plan, args planner.A
 	defer release()
 	// That a key has no entry is true of this moment, so it is learned for this execution only.
 	args.Entries = directory.NewEntries(c.server.entries.Cache())
+	shown := plan.Explain != nil && !plan.Explain.Analyze
 	for range locateRounds {
+		if shown { // nothing is stored
+			target.Missing = slices.Clone(target.Missing)
+			for i := range target.Missing {
+				target.Missing[i].Store = false
+			}
+		}
 		if err := c.resolve(ctx, target.Missing, args.Entries); err != nil {
 			return planner.Target{}, err
 		}
 		if target, err = plan.Targets(args); err != nil || len(target.Missing) == 0 {
 			return target, err
+		}
+		if shown && slices.ContainsFunc(target.Missing, func(m directory.MissingEntry) bool { return m.Store }) {
+			return planner.Target{}, pgerr.Unsupported("a key has no entry yet, so it cannot be told which shard a row with it will be on",
+				"EXPLAIN the statement with a key that has an entry.")
 		}
 	}
 	return planner.Target{}, errNewerMap("the entries of the keys kept changing")

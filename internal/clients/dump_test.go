@@ -46,6 +46,7 @@ SELECT lo_from_bytea(0, 'large') IS NOT NULL;
 // TestDump: where nothing is sharded pg_dump through the router writes what it writes directly, and its text
 // can be loaded through the router.
 func TestDump(t *testing.T) {
+	t.Parallel()
 	newDatabase(t, "dumped", withoutSharding(shopSchema)+dumpRows)
 	const blobs = "--no-blobs" // their OIDs differ between any two servers
 	want := plain.dump(t, "dumped", blobs)
@@ -72,6 +73,7 @@ func TestDump(t *testing.T) {
 
 // TestDumpArchive goes through pg_restore, with several connections at once.
 func TestDumpArchive(t *testing.T) {
+	t.Parallel()
 	newDatabase(t, "archived", withoutSharding(shopSchema)+dumpRows)
 	newDatabase(t, "unpacked", "")
 	dir := filepath.Join(t.TempDir(), "archive")
@@ -114,6 +116,7 @@ var rowsOfAll = func() string {
 // TestDumpOfShardedTables: pg_dump through the router of tables of all kinds is what it is of one Postgres, and
 // restores there with every row once.
 func TestDumpOfShardedTables(t *testing.T) {
+	t.Parallel()
 	script := strings.ReplaceAll(shardedDump, "DATABASE", "whole")
 	for id := 1; id <= shopCustomers; id++ {
 		script += fmt.Sprintf("INSERT INTO customers VALUES (%[1]d, 'name %[1]d', 'sad', date '2024-01-01' + %[1]d, 'de');\n", id)

@@ -66,7 +66,7 @@ var (
 )
 
 // programTimeout bounds one run of a client.
-const programTimeout = 40 * time.Second
+const programTimeout = 2 * time.Minute
 
 // result is how a client ended. Output is what it wrote to both of its streams, in order.
 type result struct {

@@ -41,6 +41,7 @@ INSERT INTO plain (id, v) VALUES (1, 'there already');
 
 // TestMigrate: golang-migrate migrates every shard; a migration that fails leaves none changed.
 func TestMigrate(t *testing.T) {
+	t.Parallel()
 	newDatabase(t, "migrated", shopSchema+"INSERT INTO customers (id, name) VALUES (7, 'name'), (8, 'name'), (9, 'name');\n")
 	source, err := iofs.New(migrationFiles, ".")
 	if err != nil {

@@ -30,6 +30,7 @@ func bench(t *testing.T, database string, args ...string) {
 }
 
 func TestPgbench(t *testing.T) {
+	t.Parallel()
 	newDatabase(t, "bench", "")
 	shown := mustRun(t, "", "pgbench", "-i", "-s", "1", routed.url("bench"))
 	contains(t, shown, "creating tables...", "100000 of 100000 tuples (100%) done", "vacuuming...", "creating primary keys...", "done in")
@@ -77,6 +78,7 @@ SELECT 1 / 0;
 `
 
 func TestPgbenchSharded(t *testing.T) {
+	t.Parallel()
 	newDatabase(t, "benchsharded", "")
 	mustRun(t, "", "pgbench", "-i", "-I", "dtp", routed.url("benchsharded"))
 	routed.do(t, "benchsharded", `INSERT INTO pgbench_branches VALUES (1, 0);

@@ -45,6 +45,7 @@ END;
 
 // TestPgbenchShardedWrites runs TPC-B, whose transactions write on up to four tables, each on a shard of its own.
 func TestPgbenchShardedWrites(t *testing.T) {
+	t.Parallel()
 	const database = "benchwrites"
 	newDatabase(t, database, "")
 	// pgbench makes its tables, they are sharded while they are empty, and then it fills them by COPY FREEZE
@@ -138,6 +139,7 @@ SHARD TABLE u BY HASH (id) PARTITIONS 12;
 `
 
 func TestPsqlCopyInto(t *testing.T) {
+	t.Parallel()
 	newDatabase(t, "copyinto", writesSchema)
 	folder := t.TempDir()
 	var text, csv strings.Builder
@@ -188,6 +190,7 @@ DELETE FROM t WHERE k > 1400 AND k < 1410;
 
 // TestPgxWrites: batches and pipelines whose statements write on several shards.
 func TestPgxWrites(t *testing.T) {
+	t.Parallel()
 	newDatabase(t, "pgxwrites", writesSchema)
 	samePgx(t, "pgxwrites", writeWithPgx)
 }
@@ -284,6 +287,7 @@ func writeWithPgx(ctx context.Context, conn *pgx.Conn, r *transcript) {
 }
 
 func TestDatabaseSQLWrites(t *testing.T) {
+	t.Parallel()
 	newDatabase(t, "sqlwrites", writesSchema)
 	sameDatabaseSQL(t, "sqlwrites", writeWithDatabaseSQL)
 }

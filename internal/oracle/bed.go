@@ -10,9 +10,9 @@ import (
 	"github.com/shardyard/shardyard/directory/etcd"
 	"github.com/shardyard/shardyard/internal/devcluster"
 	"github.com/shardyard/shardyard/internal/node"
+	"github.com/shardyard/shardyard/internal/node/nodetest"
+	"github.com/shardyard/shardyard/internal/testbed"
 	"github.com/shardyard/shardyard/planner"
-	"github.com/shardyard/shardyard/router"
-	"github.com/shardyard/shardyard/router/backend"
 )
 
 // Config says what stands on the two sides.
@@ -65,12 +65,12 @@ func Start(ctx context.Context, cfg Config) (_ *Bed, err error) {
 		}
 	}()
 	if bed.Plain, err = devcluster.Start(ctx, devcluster.Config{
-		Shards: 1, Locale: cfg.Locale, ICULocale: cfg.ICULocale, Log: cfg.Log,
+		Shards: 1, Locale: cfg.Locale, ICULocale: cfg.ICULocale, Settings: testbed.Settings(), Log: cfg.Log,
 	}); err != nil {
 		return bed, fmt.Errorf("start the plain postgres: %w", err)
 	}
 	if bed.Shards, err = devcluster.Start(ctx, devcluster.Config{
-		Shards: cfg.Shards, Locale: cfg.Locale, ICULocale: cfg.ICULocale, BurnOIDs: true, Etcd: true, Log: cfg.Log,
+		Shards: cfg.Shards, Locale: cfg.Locale, ICULocale: cfg.ICULocale, Settings: testbed.Settings(), BurnOIDs: true, Etcd: true, Log: cfg.Log,
 	}); err != nil {
 		return bed, fmt.Errorf("start the shards: %w", err)
 	}
@@ -91,16 +91,10 @@ func (b *Bed) directory(cfg Config) etcd.Config {
 
 // AddRouter starts one more router.
 func (b *Bed) AddRouter(ctx context.Context, name string, cancelPrefix uint16, cfg Config) error {
-	running, err := node.Start(ctx, node.Config{
-		Router: router.Config{
-			Name: name, Listen: "127.0.0.1:0", CancelPrefix: cancelPrefix, Fault: cfg.Fault,
-			FreshGoroutine: cfg.FreshGoroutine && cancelPrefix%2 == 0,
-		},
-		Pools:     backend.Config{ServiceUser: "postgres"},
-		Directory: b.directory(cfg),
-		Bootstrap: b.Shards.Shards(),
-		Log:       cfg.Log,
-	})
+	config := nodetest.Config(b.Shards, name, cancelPrefix)
+	config.Router.Fault, config.Router.FreshGoroutine = cfg.Fault, cfg.FreshGoroutine && cancelPrefix%2 == 0
+	config.Directory, config.Log = b.directory(cfg), cfg.Log
+	running, err := node.Start(ctx, config)
 	if err != nil {
 		return fmt.Errorf("start router %s: %w", name, err)
 	}

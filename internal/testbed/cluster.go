@@ -28,12 +28,16 @@ type Cluster struct {
 // the time that the migrations take.
 const template = "bookkeeping"
 
+// Settings are those of servers for tests: they do not call fsync. What they have written outlives their being killed
+// nevertheless, which is all that a test can do to them.
+func Settings() map[string]string {
+	return map[string]string{"fsync": "off", "full_page_writes": "off"}
+}
+
 // Main makes one cluster serve all tests of a package; see devcluster.Main. *cluster can be used from the first test on.
-//
-// The servers do not call fsync unless cfg.Settings says so: what they have written outlives their being killed, which
-// is all that a test can do to them.
+// What cfg.Settings does not say is as in Settings.
 func Main(tests interface{ Run() int }, cfg devcluster.Config, cluster **Cluster) *devcluster.TestRun {
-	settings := map[string]string{"fsync": "off", "full_page_writes": "off"}
+	settings := Settings()
 	maps.Copy(settings, cfg.Settings)
 	cfg.Settings = settings
 	made := &Cluster{}

@@ -17,10 +17,11 @@ import (
 	"github.com/shardyard/shardyard/router/backend"
 )
 
-// Config is that of a router, the nth (from 0) of a cluster: it trusts everybody, and registers the shards itself.
-func Config(cluster *devcluster.Cluster, n int) node.Config {
+// Config is that of a router of a cluster: it trusts everybody, and registers the shards itself. No other router has its
+// name or prefix.
+func Config(cluster *devcluster.Cluster, name string, cancelPrefix uint16) node.Config {
 	return node.Config{
-		Router:    router.Config{Name: fmt.Sprintf("r%d", n+1), Listen: "127.0.0.1:0", CancelPrefix: uint16(n + 1)},
+		Router:    router.Config{Name: name, Listen: "127.0.0.1:0", CancelPrefix: cancelPrefix},
 		Pools:     backend.Config{ServiceUser: "postgres"},
 		Directory: etcd.Config{Endpoints: cluster.Etcd().Endpoints()},
 		Bootstrap: cluster.Shards(),
@@ -44,7 +45,7 @@ func New(t testing.TB, cluster *testbed.Cluster, routers int, options ...Option)
 	t.Helper()
 	b := &Bed{Database: cluster.NewDatabase(t), t: t}
 	for i := range routers {
-		cfg := Config(cluster.Cluster, i)
+		cfg := Config(cluster.Cluster, fmt.Sprintf("r%d", i+1), uint16(i+1))
 		cfg.Directory.Cluster = b.Name
 		for _, option := range options {
 			option(&cfg)

@@ -69,7 +69,7 @@ func (c *Session) changeSchema(ctx context.Context, st *planner.Statement, plan 
 	if err != nil {
 		return result{}, err
 	}
-	c.database.definitions.Add(1)
+	c.database.noteDefinition(true)
 	c.changes.note()
 	return result{tag: plan.Tag}, nil
 }

@@ -30,12 +30,13 @@ func (c *Session) beforeDDL(ctx context.Context) error {
 
 // afterDDL makes a change of the catalog known: at once, or when the transaction commits.
 func (c *Session) afterDDL(ctx context.Context, plan *planner.Plan) error {
-	c.database.definitions.Add(1)
+	c.database.noteDefinition(!plan.DDL.Temp)
 	if plan.DDL.Temp {
 		return nil
 	}
 	if !c.view.sharded() {
 		c.server.announceLater(c.database) // nothing waits for it: every statement goes home anyway
+		c.redefines = c.x.Busy() || c.x.InBlock() || c.x.InImplicitBlock()
 		return nil
 	}
 	c.changes.note()
@@ -54,6 +55,15 @@ func (c *Session) restarted(ctx context.Context) {
 		c.changes.take()
 		c.announceDDL(ctx)
 	}
+}
+
+// redefined makes the changes of a transaction known that has ended, where nothing is sharded.
+func (c *Session) redefined(committed bool) {
+	if c.redefines && committed {
+		c.database.noteDefinition(true)
+		c.server.announceLater(c.database)
+	}
+	c.redefines = false
 }
 
 // announceDDL raises the catalog's version and waits until all routers plan by the new catalog. The statement has

@@ -52,6 +52,9 @@ func (c *Session) describeStatement(ctx context.Context, st *statement) error {
 		c.x.Local(appendDescription(wire.AppendParameterDescription(nil, nil), localColumns(st.plan)))
 		return nil
 	}
+	if err := c.checkShape(ctx, st); err != nil {
+		return err
+	}
 	l, sent, err := c.describer(ctx, st)
 	if err != nil {
 		return err
@@ -60,7 +63,7 @@ func (c *Session) describeStatement(ctx context.Context, st *statement) error {
 	if err != nil {
 		return err
 	}
-	st.describing = true
+	st.describing, st.seen = true, c.definitionsNow()
 	c.x.DescribeStatement(l, name, false, &st.described)
 	return nil
 }

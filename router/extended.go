@@ -23,6 +23,7 @@ type statement struct {
 	described exec.Description // what a shard said of it
 	// describing: a shard was asked to describe it.
 	describing bool
+	seen       definitionsSeen // when described was true
 }
 
 // planKey says what a plan depends on: with the same key it need not be asked for again.
@@ -84,7 +85,7 @@ func (c *Session) newStatement(ctx context.Context, name, text string, types []u
 	if err := c.checkFailed(plan, err); err != nil {
 		return nil, err
 	}
-	st.plan, st.planned = plan, planKey{c.view, c.vars.version}
+	st.plan, st.planned, st.seen = plan, planKey{c.view, c.vars.version}, c.definitionsNow()
 	st.empty = plan.Kind == planner.Empty
 	c.nextID += 2
 	if plan.Kind != planner.Relay && plan.Kind != planner.Scatter && plan.Kind != planner.Modify {
@@ -179,7 +180,10 @@ func (c *Session) flushPending(ctx context.Context) error {
 		return err
 	}
 	c.takePending(st)
-	_, err = c.x.Parse(ctx, l, sent, true, c.meaning())
+	name, err := c.x.Parse(ctx, l, sent, true, c.meaning())
+	if err == nil && st.plan.Kind != planner.Execute {
+		c.learnShape(l, st, name)
+	}
 	return err
 }
 
@@ -239,6 +243,7 @@ func (c *Session) syncMessage(ctx context.Context) error {
 	}
 	if c.x.Status() == wire.TxIdle {
 		c.used = c.used[:0]
+		c.redefined(!failed)
 		c.forgetPortals()
 		if c.changes.take() {
 			c.announceDDL(ctx)

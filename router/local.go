@@ -249,7 +249,7 @@ func (c *Session) performSchema(ctx context.Context, st *planner.Statement, plan
 		c.notice(&pgerr.Error{Severity: pgerr.SeverityNotice, Code: "00000", Message: text})
 	}
 	if !entries {
-		c.database.definitions.Add(1)
+		c.database.noteDefinition(true)
 		if err := c.awaitDirectory(ctx); err != nil {
 			return result{}, err
 		}

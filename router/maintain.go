@@ -43,7 +43,7 @@ func (c *Session) maintain(ctx context.Context, st *planner.Statement, plan *pla
 	}
 	done, err := c.maintainEach(ctx, st, data, shards, texts)
 	if data.Index != "" && !within && (len(done) > 0 || !data.Drops) {
-		c.database.definitions.Add(1)
+		c.database.noteDefinition(true)
 		c.leaveFlight()
 		c.announceDDL(ctx) // after an error too: an index that is invalid can be dropped then
 	}

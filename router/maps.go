@@ -41,6 +41,8 @@ type database struct {
 	// definitions counts the statements of this router that changed the catalog, so that prepared
 	// statements of before are not taken for those of after.
 	definitions atomic.Uint64
+	// redefined counts those of them that others than the session can see.
+	redefined atomic.Uint64
 	// stale: the catalog is to be read again although the map's version of it is the same.
 	stale atomic.Bool
 	// announcing: a change of the catalog waits to be announced in the background.
@@ -69,6 +71,14 @@ func (d *database) isGone() bool {
 		return true
 	default:
 		return false
+	}
+}
+
+// noteDefinition counts a statement that changed the catalog; shared: for others than its session, too.
+func (d *database) noteDefinition(shared bool) {
+	d.definitions.Add(1)
+	if shared {
+		d.redefined.Add(1)
 	}
 }
 

@@ -98,6 +98,11 @@ func (c *Session) bindPortal(ctx context.Context, p *portal) error {
 	if err := c.checkFailed(st.plan, nil); err != nil {
 		return err
 	}
+	if st.seen != c.definitionsNow() {
+		if err := c.checkShape(ctx, st); err != nil {
+			return err
+		}
+	}
 	if st.plan.Calls != nil {
 		var err error
 		if st, err = c.valued(ctx, p); err != nil {
@@ -243,9 +248,13 @@ func (c *Session) bindOn(ctx context.Context, p *portal, shard directory.ShardID
 	if !c.readOnly(st.plan) {
 		c.x.NameMember(l)
 	}
-	name, err := c.x.Parse(ctx, l, sent, c.takePending(st), c.meaning())
+	first := c.takePending(st)
+	name, err := c.x.Parse(ctx, l, sent, first, c.meaning())
 	if err != nil {
 		return err
+	}
+	if first && st.plan.Kind != planner.Execute {
+		c.learnShape(l, st, name)
 	}
 	tail := p.tail
 	if l.NeedsParameterTypes(&p.bind) {

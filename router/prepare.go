@@ -162,7 +162,7 @@ func (c *Session) prepared(ctx context.Context, data *planner.ExecuteData) (*sta
 	if st.plan.Calls != nil {
 		return nil, errCallsPrepared()
 	}
-	return st, nil
+	return st, c.checkShape(ctx, st)
 }
 
 func errCallsPrepared() error {
@@ -196,7 +196,7 @@ func (c *Session) routeExecute(ctx context.Context, st *statement, data *planner
 		Map: c.view.partitions, Statement: &st.parsed, Params: values, Types: st.described.Parameters,
 	}
 	target, err := c.locate(ctx, st.plan, args)
-	return target, args, err
+	return c.somewhere(st.plan, target), args, err
 }
 
 // simpleExecute runs EXECUTE in the simple protocol.

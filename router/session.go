@@ -53,6 +53,7 @@ type Session struct {
 	tempsOld   bool // temps must be read again
 	changes    schemaChanges
 	used       []usedTable // by the open transaction
+	redefines  bool        // the open transaction has changed definitions where nothing is sharded
 	meant      meant
 	values     sequenceValues
 	rest       multiQuery

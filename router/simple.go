@@ -186,14 +186,19 @@ func (c *Session) targetOf(ctx context.Context, plan *planner.Plan, args planner
 		return planner.Target{Shards: []directoryShard{shard}, Whole: true}, err
 	}
 	target, err := c.locate(ctx, plan, args)
-	if err != nil || len(target.Shards) > 0 || target.Ask {
-		return target, err
+	return c.somewhere(plan, target), err
+}
+
+// somewhere chooses the shard of what any may run.
+func (c *Session) somewhere(plan *planner.Plan, target planner.Target) planner.Target {
+	if len(target.Shards) > 0 || target.Ask {
+		return target
 	}
 	shard, ok := c.x.AnyHeld()
 	if !ok || plan.Kind != planner.Show && plan.Route.Kind != planner.RouteAny {
 		shard = c.view.partitions.Home
 	}
-	return planner.Target{Shards: []directoryShard{shard}, Whole: true}, nil
+	return planner.Target{Shards: []directoryShard{shard}, Whole: true}
 }
 
 // relay sends a text to the only shard of a target.
@@ -381,16 +386,21 @@ func (c *Session) runWhole(ctx context.Context, text string) (done bool, err err
 	if err := c.x.MayUse(ctx, target.Shards, readOnly); err != nil {
 		return true, err
 	}
-	dirty := &planner.Plan{Kind: planner.Relay, Dirty: true}
+	dirty, redefines := &planner.Plan{Kind: planner.Relay, Dirty: true}, false
 	for i := range c.rest.statements {
 		if plan, err := c.plan(ctx, &c.rest.statements[i], nil); err != nil || plan.Dirty {
 			return true, c.relay(ctx, text, dirty, target, exec.QueryOptions{ReadOnly: readOnly})
 		} else if plan.Kind == planner.DDL {
-			c.database.definitions.Add(1)
+			redefines = true
+			c.database.noteDefinition(true)
 		}
 	}
 	dirty.Dirty = false
-	return true, c.relay(ctx, text, dirty, target, exec.QueryOptions{ReadOnly: readOnly})
+	err = c.relay(ctx, text, dirty, target, exec.QueryOptions{ReadOnly: readOnly})
+	if redefines {
+		c.database.noteDefinition(true) // once more: nobody has seen it before
+	}
+	return true, err
 }
 
 // parseOnly asks the home shard to parse what our parser rejects: its error is the answer.

@@ -71,6 +71,7 @@ func (c *Session) ended(ctx context.Context, committed bool, err error) error {
 	c.forgetPortals()
 	c.tempsOld = len(c.temps) > 0 || c.tempsOld
 	c.used = c.used[:0]
+	c.redefined(committed)
 	if c.afterCommit(ctx, committed, err) {
 		c.announceDDL(ctx)
 	}

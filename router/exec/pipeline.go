@@ -257,6 +257,9 @@ func (x *Executor) SyncLink(ctx context.Context, l *Link) error { return x.syncL
 // PrepareNow prepares a statement on a link that a Query follows on.
 func (x *Executor) PrepareNow(ctx context.Context, l *Link, st *Statement, meaning string) (name string, err error) {
 	if name, err = x.Parse(ctx, l, st, false, meaning); err != nil {
+		if !l.conn.Broken() { // the server skips everything up to a Sync
+			_ = x.syncLink(ctx, l) // the first error counts
+		}
 		return "", err
 	}
 	return name, x.syncLink(ctx, l)

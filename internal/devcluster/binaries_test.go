@@ -66,6 +66,7 @@ func TestNewestFolderWins(t *testing.T) {
 
 // TestReplicaWithoutPgBasebackup uses a folder that, like the one embedded-postgres downloads, has no pg_basebackup.
 func TestReplicaWithoutPgBasebackup(t *testing.T) {
+	t.Parallel()
 	real := systemBinaries(t)
 	bare := TempDir(t)
 	for _, program := range []string{"initdb", "postgres"} {

@@ -45,6 +45,7 @@ func execute(t *testing.T, conn *pgx.Conn, sql string) {
 }
 
 func TestClusterServesWithItsSettings(t *testing.T) {
+	t.Parallel()
 	c, err := Start(t.Context(), Config{
 		Shards: 2, Replicas: 1, Databases: []string{"shop"}, BurnOIDs: true,
 		Settings: map[string]string{"deadlock_timeout": "200ms", "Max_Connections": "150", "shardyard.odd": `it's a \ test`},
@@ -247,6 +248,7 @@ func get(t *testing.T, endpoints []string, key string) string {
 }
 
 func TestInterruptedStartIsMadeAgain(t *testing.T) {
+	t.Parallel()
 	dir := TempDir(t)
 	plan, err := newLayout(1, 0, 15)
 	if err != nil {
@@ -310,6 +312,7 @@ func TestKilledShardRecovers(t *testing.T) {
 }
 
 func TestPausedShardHangs(t *testing.T) {
+	t.Parallel()
 	c := ForTest(t, Config{Shards: 1})
 	conn := connect(t, c.ConnString(0, "postgres"))
 	if err := c.PauseShard(0); err != nil {
@@ -353,6 +356,7 @@ func (f *failed) Cleanup(cleanup func()) { f.cleanups = append(f.cleanups, clean
 func (f *failed) Log(args ...any)        { f.logged = append(f.logged, args...) }
 
 func TestFailingTestStopsItsServers(t *testing.T) {
+	t.Parallel()
 	f := &failed{TB: t}
 	c := ForTest(f, Config{Shards: 1})
 	for _, cleanup := range f.cleanups {
@@ -367,6 +371,7 @@ func TestFailingTestStopsItsServers(t *testing.T) {
 }
 
 func TestMainSharesOneCluster(t *testing.T) {
+	t.Parallel()
 	var shared *Cluster
 	run := Main(tests(func() int {
 		return query[int](t, connect(t, shared.ConnString(0, "postgres")), "select 0")
@@ -396,6 +401,7 @@ func TestConfigurationIsValidated(t *testing.T) {
 }
 
 func TestBrokenServerSaysWhy(t *testing.T) {
+	t.Parallel()
 	_, err := Start(t.Context(), Config{Shards: 2, Settings: map[string]string{"no_such_setting": "1"}})
 	if err == nil || !strings.Contains(err.Error(), "no_such_setting") {
 		t.Errorf("the error is %v", err)

@@ -144,7 +144,7 @@ func (a *analysis) equateValues(c, given column, ctx *context) {
 		return
 	}
 	texts := a.texts // a literal that is no time here may be cast to one elsewhere
-	if l, ok := a.oneOf(c, given.values); ok {
+	if l, ok := a.oneOf(c, given.values, a.givenValue); ok {
 		ctx.limits = append(ctx.limits, l)
 	}
 	a.texts = texts
@@ -323,21 +323,21 @@ func (a *analysis) inList(op *operation, s *scope) ([]limit, []either) {
 	if !ok || !col.known() {
 		return nil, nil
 	}
-	if l, ok := a.oneOf(col, list.Items); ok {
+	if l, ok := a.oneOf(col, list.Items, a.value); ok {
 		return []limit{l}, nil
 	}
 	return nil, nil
 }
 
-// oneOf makes a limit of column = any of the values.
-func (a *analysis) oneOf(col column, values []*node) (limit, bool) {
+// oneOf makes a limit of column = any of the values, which read reads.
+func (a *analysis) oneOf(col column, values []*node, read func(*node, column) (ValueRef, uint32, bool)) (limit, bool) {
 	l := limit{column: col.id, cond: Condition{In: make([]ValueRef, 0, len(values))}}
 	// The list is compared as an array of one common type if it can be; with constants of several
 	// types that type need not be any of theirs.
 	var common uint32
 	inferred, decimal := false, false
 	for _, n := range values {
-		v, valueType, ok := a.value(n, col)
+		v, valueType, ok := read(n, col)
 		if !ok {
 			return limit{}, false
 		}

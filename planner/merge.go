@@ -97,7 +97,7 @@ func (a *analysis) joinedColumns(n *node, s *scope, pairs [][2]columnID) [][2]co
 			if !p[0].known() || len(p[1].values) == 0 {
 				continue
 			}
-			if _, ok := a.oneOf(p[0], p[1].values); ok {
+			if _, ok := a.oneOf(p[0], p[1].values, a.givenValue); ok {
 				pairs = append(pairs, [2]columnID{p[0].id, p[1].id})
 			}
 		}
@@ -241,7 +241,7 @@ func (a *analysis) mergedKey(insert *mergeInsert, in *merging, r *reference, row
 	}
 	var list []ValueRef
 	for _, n := range from.values {
-		v, _, ok := a.value(n, into)
+		v, _, ok := a.givenValue(n, into)
 		if !ok {
 			return nil
 		}

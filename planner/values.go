@@ -25,6 +25,17 @@ func (a *analysis) value(n *node, col column) (ValueRef, uint32, bool) {
 	return ValueRef{}, 0, false
 }
 
+// givenValue reads a value of a column of VALUES or of another query, which is compared with col or stored into it. The type of
+// a parameter is that of its column of VALUES, of which col says nothing.
+func (a *analysis) givenValue(n *node, col column) (ValueRef, uint32, bool) {
+	p, oid := n.GetParamRef(), a.baseType(col)
+	if p == nil || a.declared(int(p.Number)) != 0 {
+		return a.value(n, col)
+	}
+	t, ok := directory.KeyTypeOf(oid)
+	return ValueRef{Kind: RefParam, Param: int(p.Number), Type: t, Inferred: true, Unsure: true}, oid, ok && p.Number > 0
+}
+
 // constantValue reads a literal. One of unknown type takes the type of the other side.
 func (a *analysis) constantValue(c *constant, other uint32) (ValueRef, uint32, bool) {
 	kind, text := constantOf(c)

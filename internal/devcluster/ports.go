@@ -61,9 +61,10 @@ func staysTaken(ctx context.Context, port uint16) bool {
 
 // onPort starts something that listens on a port and returns the port that it got at last. Nobody asks beforehand
 // whether the port is free: only the attempt tells. After a failure on a port that somebody holds it goes to another
-// if mayMove is set, and else tries again until ctx ends; after any other failure it tries once more.
+// if mayMove is set, and else tries again until ctx ends; after any other failure it tries a few times more: whoever held the
+// port may be gone already.
 func onPort(ctx context.Context, port uint16, mayMove bool, start func(port uint16) error) (uint16, error) {
-	const attemptsOnFreePort = 2
+	const attemptsOnFreePort = 5
 	for failures := 0; ; {
 		err := start(port)
 		if err == nil {

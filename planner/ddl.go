@@ -33,9 +33,11 @@ func (a *analysis) planDDL(m message) (*Plan, *Error) {
 		return nil, refuse("Shard or pin both tables alike, or use one statement for each table.",
 			"%s with table %s, which is not on the home shard alone, and %s, which is on it", data.Command, away[0], home[0])
 	}
-	if err := a.checkSequences(m, data.Command); err != nil {
+	others, err := a.sequencesElsewhere(m, away)
+	if err != nil {
 		return nil, err
 	}
+	data.Others = others
 	data.Tables, plan.Tables = away, away
 	plan.Route = Route{}
 	return plan, nil

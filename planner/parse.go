@@ -52,8 +52,8 @@ type (
 	defElem          = pg.DefElem
 	aliasNode        = pg.Alias
 	columnDef        = pg.ColumnDef
-	constraintNode   = pg.Constraint
 	alterTableCmd    = pg.AlterTableCmd
+	alterTable       = pg.AlterTableStmt
 )
 
 const (
@@ -103,6 +103,11 @@ const (
 	varResetAll   = pg.VariableSetKind_VAR_RESET_ALL
 
 	constraintIdentity = pg.ConstrType_CONSTR_IDENTITY
+	constraintDefault  = pg.ConstrType_CONSTR_DEFAULT
+	constraintNotNull  = pg.ConstrType_CONSTR_NOTNULL
+	alterAddColumn     = pg.AlterTableType_AT_AddColumn
+	alterColumnDefault = pg.AlterTableType_AT_ColumnDefault
+	alterSetNotNull    = pg.AlterTableType_AT_SetNotNull
 	alterAddIdentity   = pg.AlterTableType_AT_AddIdentity
 	alterSetIdentity   = pg.AlterTableType_AT_SetIdentity
 	alterDropIdentity  = pg.AlterTableType_AT_DropIdentity
@@ -245,7 +250,7 @@ func location(m message) int {
 	return int(r.Get(field).Int())
 }
 
-// rewrite returns the text of a SELECT, INSERT, UPDATE, DELETE or MERGE after edit changed a copy of it. The result is
+// rewrite returns the text of a SELECT, INSERT, UPDATE, DELETE, MERGE or ALTER TABLE after edit changed a copy of it. The result is
 // proved to parse to exactly the edited tree; if it does not, the statement must not be rewritten.
 func rewrite(statement message, edit func(message) error) (string, error) {
 	edited := proto.Clone(statement)
@@ -268,6 +273,8 @@ func rewrite(statement message, edit func(message) error) (string, error) {
 		raw.Stmt = &pg.Node{Node: &pg.Node_InsertStmt{InsertStmt: edited}}
 	case *mergeStmt:
 		raw.Stmt = &pg.Node{Node: &pg.Node_MergeStmt{MergeStmt: edited}}
+	case *alterTable:
+		raw.Stmt = &pg.Node{Node: &pg.Node_AlterTableStmt{AlterTableStmt: edited}}
 	default:
 		return "", fmt.Errorf("rewrite: %s is not supported", kindName(statement))
 	}

@@ -132,3 +132,15 @@ func databaseStatement(m message) (DatabaseData, bool) {
 	}
 	return DatabaseData{}, false
 }
+
+// unnumberedNode is the default of numbered columns on other shards than the home shard.
+func unnumberedNode() *node {
+	return &pg.Node{Node: &pg.Node_FuncCall{FuncCall: &pg.FuncCall{
+		Funcname: []*node{stringNode("shardyard"), stringNode("unnumbered")}, Funcformat: pg.CoercionForm_COERCE_EXPLICIT_CALL,
+	}}}
+}
+
+// constraintOf is a constraint of a column.
+func constraintOf(kind pg.ConstrType, expression *node) *node {
+	return &pg.Node{Node: &pg.Node_Constraint{Constraint: &pg.Constraint{Contype: kind, RawExpr: expression}}}
+}

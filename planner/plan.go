@@ -240,6 +240,8 @@ type DDLData struct {
 	// Alters: it changes or drops such an object, on which tables and plans may rest.
 	Alters bool
 	Temp   bool // creates a temporary object
+	// Others is what other shards than the home shard run; empty: the client's text.
+	Others string
 }
 
 // ExplainData is the inside of EXPLAIN. The plan's Route, SQL, Merge and Refusal are those of the

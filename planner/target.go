@@ -31,7 +31,7 @@ func (pl *Plan) Targets(a Args) (Target, error) {
 		return Target{}, &Error{Code: codeStaleMap, Message: "the partition map has changed", Hint: "Try again."}
 	}
 	moves := pl.Modify != nil && pl.Modify.Move != nil
-	if pl.Route.Also == "" && len(pl.Route.Filters) == 1 && (pl.Insert == nil || pl.Insert.Routing == 0) {
+	if pl.Route.Also == "" && len(pl.Route.Filters) == 1 && (pl.Insert == nil || pl.Insert.Routing == 0 && !pl.Insert.wrong) {
 		if t, ok := pl.Route.Filters[0].exact(&a); ok {
 			t.Whole = t.Whole && !moves
 			return t, nil

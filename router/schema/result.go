@@ -18,6 +18,8 @@ type Request struct {
 	Tables []directory.TableName
 	// Alters (DDL only): it changes or drops an object that any table or plan may rest on.
 	Alters bool
+	// Others (DDL only) is what other shards than the home shard run; empty: the client's statement.
+	Others string
 	// Lacking (DDL only): some shard may lack objects of the home shard that the statement needs.
 	Lacking bool
 	// Database that the session is connected to.

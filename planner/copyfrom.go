@@ -68,17 +68,7 @@ func (c *CopyRows) Stored(i int, v directory.Value) (directory.Value, error) {
 // Locate finds the shard of a row by the values that its key columns store. The error is 23514 where no partition takes it. missing is
 // the entry that must be looked up, or made, before it can be told.
 func (c *CopyRows) Locate(g *directory.Group, entries *directory.Entries, values []directory.Value) (shard directory.ShardID, missing *directory.MissingEntry, err error) {
-	key := values[:len(c.Filter.Key)]
-	part, where := entries.Locate(g, key, values[len(key):], true)
-	switch where {
-	case directory.Nowhere:
-		return "", nil, c.Filter.nowhere(g, values)
-	case directory.Unknown:
-		entry := g.Missing(key, true)
-		return "", &entry, nil
-	case directory.Placed:
-	}
-	return g.Partitions[part].Shard, nil, nil
+	return c.Filter.locate(g, entries, values)
 }
 
 // ReadsClock reports whether the text of a key is a word that stands for the present, which each server has for itself.

@@ -36,11 +36,14 @@ type MovedColumn struct {
 	Type uint32
 }
 
-// Shard is where a row with this key belongs; nil stands for NULL. The texts are as Postgres writes them.
-func (t *MovedTable) Shard(m *directory.Map, key []*string) (directory.ShardID, error) {
+// Shard is where a row with this key belongs; nil stands for NULL. The texts are as Postgres writes them. missing is the
+// entry that must be looked up, or made, before it can be told.
+func (t *MovedTable) Shard(
+	m *directory.Map, entries *directory.Entries, key []*string,
+) (shard directory.ShardID, missing *directory.MissingEntry, err error) {
 	g, ok := m.Group(t.Filter.Group)
 	if !ok {
-		return "", &Error{Code: codeStaleMap, Message: "the partition map has changed", Hint: "Try again."}
+		return "", nil, &Error{Code: codeStaleMap, Message: "the partition map has changed", Hint: "Try again."}
 	}
 	values := make([]directory.Value, len(key))
 	for i, text := range key {
@@ -51,15 +54,11 @@ func (t *MovedTable) Shard(m *directory.Map, key []*string) (directory.ShardID, 
 		}
 		v, err := directory.ParseText(c.Type, *text)
 		if err != nil {
-			return "", refuse("SET DateStyle = 'ISO'.", "the new value of column %q of the shard key of table %s is not certain", c.Name, t.Filter.Table)
+			return "", nil, refuse("SET DateStyle = 'ISO'.", "the new value of column %q of the shard key of table %s is not certain", c.Name, t.Filter.Table)
 		}
 		values[i] = v
 	}
-	part, ok := g.Locate(values[:len(t.Filter.Key)], values[len(t.Filter.Key):])
-	if !ok {
-		return "", t.Filter.noPartition(values)
-	}
-	return g.Partitions[part].Shard, nil
+	return t.Filter.locate(g, entries, values)
 }
 
 // Key are the key columns, those of the subpartition key behind the others.
@@ -77,8 +76,7 @@ func (a *analysis) planMove(u *updateStmt, plan *Plan) *Error {
 	refused := func(hint, format string, args ...any) *Error {
 		return refuse(hint, format, args...).at(a.position(a.moved.at))
 	}
-	group, ok := a.env.Map.Group(r.table.Group)
-	if !ok || r.relation == nil || group.Method == directory.MethodDirectory {
+	if _, ok := a.env.Map.Group(r.table.Group); !ok || r.relation == nil {
 		return refused(hintMove, "column %q is part of the shard key of table %s and cannot be changed", a.moved.column, r.name)
 	}
 	data := &MoveData{Returning: len(u.ReturningList) > 0, Chained: a.chained(u, r)}

@@ -383,6 +383,23 @@ func (f *Filter) storedIn(g *directory.Group, a *Args) ([]int, error) {
 	return parts, nil
 }
 
+// locate finds the shard of a row by the values that its key columns store.
+func (f *Filter) locate(
+	g *directory.Group, entries *directory.Entries, values []directory.Value,
+) (shard directory.ShardID, missing *directory.MissingEntry, err error) {
+	key := values[:len(f.Key)]
+	part, where := entries.Locate(g, key, values[len(key):], true)
+	switch where {
+	case directory.Nowhere:
+		return "", nil, f.nowhere(g, values)
+	case directory.Unknown:
+		entry := g.Missing(key, true)
+		return "", &entry, nil
+	case directory.Placed:
+	}
+	return g.Partitions[part].Shard, nil, nil
+}
+
 // nowhere is the error for a row that no partition takes.
 func (f *Filter) nowhere(g *directory.Group, values []directory.Value) *Error {
 	e := f.noPartition(values)

@@ -61,6 +61,12 @@ func (c *Session) resolve(ctx context.Context, missing []directory.MissingEntry,
 	return err
 }
 
+// resolveAll looks entries up, or makes them.
+func (c *Session) resolveAll(ctx context.Context, missing []directory.MissingEntry) (*directory.Entries, error) {
+	entries := directory.NewEntries(c.server.entries.Cache())
+	return entries, c.resolve(ctx, missing, entries)
+}
+
 // retainEntries forgets the entries of groups that are gone. Only the watch calls it.
 func (s *Server) retainEntries(snapshot *etcd.Snapshot) {
 	var sets []string

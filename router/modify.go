@@ -79,7 +79,8 @@ func (c *Session) writeWhole(ctx context.Context, needsBlock bool, open func() (
 
 // openModify binds the statement on its shards.
 func (c *Session) openModify(ctx context.Context, w *writer) (*exec.Modification, error) {
-	r := exec.ModifyRequest{Meaning: c.meaning(), Portal: w.portal, InOrder: w.plan.Modify.InOrder, Move: w.plan.Modify.Move}
+	r := exec.ModifyRequest{Meaning: c.meaning(), Portal: w.portal, InOrder: w.plan.Modify.InOrder, Move: w.plan.Modify.Move,
+		Entries: c.server.entries.Known(), Resolve: c.resolveAll}
 	if r.Move != nil && c.vars.foreign {
 		return nil, errForeignEncoding(c.vars.value("client_encoding"))
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/exec"
@@ -173,10 +172,7 @@ func (c *Session) copyIn(ctx context.Context, text string, plan *planner.Plan, t
 	return c.x.CopyIn(ctx, exec.CopyInRequest{
 		Shards: target.Shards, SQL: text, Copy: plan.Copy, Shift: shift, Encoding: c.vars.value("client_encoding"),
 		RowBound: c.server.config.CopyRowBound, Dirty: plan.Dirty, Draw: c.drawNumber, Entries: c.server.entries.Known(),
-		Resolve: func(ctx context.Context, missing []directory.MissingEntry) (*directory.Entries, error) {
-			entries := directory.NewEntries(c.server.entries.Cache())
-			return entries, c.resolve(ctx, missing, entries)
-		},
+		Resolve: c.resolveAll,
 	})
 }
 

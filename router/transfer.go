@@ -3,7 +3,6 @@ package router
 import (
 	"context"
 
-	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/exec"
 	"github.com/shardyard/shardyard/router/pgerr"
@@ -87,10 +86,7 @@ func (c *Session) openTransfer(ctx context.Context, in *insertion) (write, error
 	r := exec.TransferRequest{
 		Data: data, Bind: bind, Types: timed.Types, Meaning: c.meaning(), Portal: in.portal, Statement: c.transferText,
 		Entries: c.server.entries.Known(), Open: c.transferSource(in, source, timed, bind), Draw: c.drawNumber,
-		Resolve: func(ctx context.Context, missing []directory.MissingEntry) (*directory.Entries, error) {
-			entries := directory.NewEntries(c.server.entries.Cache())
-			return entries, c.resolve(ctx, missing, entries)
-		},
+		Resolve: c.resolveAll,
 	}
 	if in.seen.Columns != nil {
 		columns, err := wire.DecodeRowDescription(nil, in.seen.Columns)

@@ -55,6 +55,9 @@ type ModifyRequest struct {
 	Blind bool
 	// Move, unless nil: the rows may belong to other shards afterwards. Their keys stand at the end of each row returned.
 	Move *planner.MoveData
+	// Entries are those of DIRECTORY groups that are known; Resolve looks others up, or makes them. For Move.
+	Entries *directory.Entries
+	Resolve func(ctx context.Context, missing []directory.MissingEntry) (*directory.Entries, error)
 }
 
 // Modification is a statement that writes on several shards: bound on each of them by Modify, run by Run.

@@ -36,6 +36,9 @@ type journey struct {
 func (m *Modification) move(ctx context.Context) error {
 	data := m.request.Move
 	target := &data.Tables[0]
+	if err := m.resolve(ctx, target, data.Hidden); err != nil {
+		return err
+	}
 	var journeys []*journey
 	changed := 0
 	shards := make([]directory.ShardID, 0, len(m.parts))
@@ -47,7 +50,7 @@ func (m *Modification) move(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			to, err := target.Shard(m.x.view.Map, key)
+			to, err := m.destination(target, key)
 			if err != nil || to == j.from {
 				return err
 			}
@@ -79,6 +82,51 @@ func (m *Modification) move(ctx context.Context) error {
 		return err
 	}
 	return m.travel(ctx, data, journeys)
+}
+
+// destination is where a row with this key belongs.
+func (m *Modification) destination(t *planner.MovedTable, key []*string) (directory.ShardID, error) {
+	to, missing, err := t.Shard(m.x.view.Map, m.request.Entries, key)
+	if err == nil && missing != nil {
+		err = pgerr.Newf(pgerr.InternalError, "the entry of a new key of table %s is not known", t.Filter.Table)
+	}
+	return to, err
+}
+
+// resolve has the entries of all new keys of a DIRECTORY table looked up or made.
+func (m *Modification) resolve(ctx context.Context, target *planner.MovedTable, hidden int) error {
+	if g, ok := m.x.view.Map.Group(target.Filter.Group); !ok || g.Method != directory.MethodDirectory {
+		return nil
+	}
+	var missing []directory.MissingEntry
+	seen := make(map[string]bool)
+	for _, p := range m.parts {
+		err := p.eachRow(func(row []byte) error {
+			key, err := lastTexts(row, hidden)
+			if err != nil {
+				return err
+			}
+			text := arrayOf(key)
+			if seen[text] {
+				return nil
+			}
+			seen[text] = true
+			// All that are not placed already are asked for together: what the cache knows it may forget meanwhile.
+			if _, entry, err := target.Shard(m.x.view.Map, nil, key); err == nil && entry != nil {
+				missing = append(missing, *entry)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	entries, err := m.request.Resolve(ctx, missing)
+	m.request.Entries = entries
+	return err
 }
 
 func (j *journey) add(key []*string) {
@@ -116,7 +164,7 @@ func (m *Modification) travel(ctx context.Context, data *planner.MoveData, journ
 				if err != nil {
 					return err
 				}
-				to, err := t.Shard(m.x.view.Map, key)
+				to, err := m.destination(t, key)
 				if err != nil {
 					return err
 				}

@@ -67,7 +67,7 @@ func (a *analysis) useSequence(u *SequenceUse, f *funcCall) {
 	case "currval", "lastval":
 		a.valuesUsed = true
 		call, ok := a.sequenceCall(f, name)
-		if ok || !namesNothing(f) {
+		if (ok || !namesNothing(f)) && !(a.evaluatedOnce(a.root, f) && u.drew(name, call.Sequence)) {
 			u.Asks = append(u.Asks, Asked{Function: name, Sequence: call.Sequence, Param: call.Param})
 		}
 		return
@@ -93,6 +93,11 @@ func (a *analysis) useSequence(u *SequenceUse, f *funcCall) {
 		}
 		u.Moves = append(u.Moves, moved)
 	}
+}
+
+// drew reports whether a result column in front of a call has drawn what the call tells.
+func (u *SequenceUse) drew(function string, sequence directory.TableName) bool {
+	return function == "lastval" && len(u.Draws) > 0 || slices.Contains(u.Draws, sequence)
 }
 
 // constantInt is the value of a whole number that is written as such.

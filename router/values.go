@@ -203,7 +203,7 @@ func (c *Session) mayAsk(l *link, plan *planner.Plan, params [][]byte) error {
 		}
 		switch {
 		case v.mark != 0 && l.Drawn() == v.mark && (v.alone || asked.Function == "lastval" && v.lastDrawn || v.drawn[sequence]):
-		case !v.home && (asked.Function == "lastval" || sequence.Name != ""):
+		case !v.home && !plan.Dirty && !plan.Sequences.May && len(plan.Sequences.Draws) == 0 && (asked.Function == "lastval" || sequence.Name != ""):
 			return errUndefinedValue(asked.Function, sequence)
 		default:
 			return errUnknownValue(asked.Function)

@@ -161,7 +161,13 @@ func (a *analysis) planView(m message) (*Plan, *Error) {
 // planCreateAs plans CREATE TABLE AS and CREATE MATERIALIZED VIEW.
 func (a *analysis) planCreateAs(c *createTableAs) (*Plan, *Error) {
 	if a.env.Map.AnythingSharded() {
-		if away, _ := a.touched(c); len(away) > 0 {
+		if away, _ := a.touched(c); len(away) > 0 && isPlainCreateAs(c) {
+			plan := &Plan{Kind: DDL, Tag: commandTag(c), DDL: &DDLData{Command: commandTag(c)}, Route: Route{Kind: RouteHome}}
+			if temporaryObject(c) {
+				plan.DDL.Temp, plan.Pins = true, "temporary table"
+			}
+			return a.planCreateFrom(c, plan)
+		} else if len(away) > 0 {
 			return nil, refuse("CREATE TABLE first, then INSERT the rows.",
 				"%s from table %s, which is not on the home shard alone, is not supported", commandTag(c), away[0])
 		}
@@ -176,15 +182,14 @@ func (a *analysis) planCreateAs(c *createTableAs) (*Plan, *Error) {
 
 // planSelectInto plans SELECT … INTO.
 func (a *analysis) planSelectInto(sel *selectStmt) (*Plan, *Error) {
-	if a.env.Map.AnythingSharded() {
-		if away, _ := a.touched(sel); len(away) > 0 {
-			return nil, refuse("CREATE TABLE first, then INSERT the rows.",
-				"SELECT INTO from table %s, which is not on the home shard alone, is not supported", away[0])
-		}
-	}
 	plan := &Plan{Kind: DDL, Tag: "SELECT", DDL: &DDLData{Command: "SELECT INTO"}, Route: Route{Kind: RouteHome}}
 	if rv := intoTable(sel); rv.Relpersistence == "t" || rv.Schemaname == "pg_temp" {
 		plan.DDL.Temp, plan.Pins = true, "temporary table"
+	}
+	if a.env.Map.AnythingSharded() {
+		if away, _ := a.touched(sel); len(away) > 0 {
+			return a.planCreateFrom(asCreate(sel), plan)
+		}
 	}
 	a.noteFunctions(sel)
 	plan.Dirty = a.functions.dirty || a.functions.setConfig > 0

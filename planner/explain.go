@@ -29,7 +29,7 @@ func (a *analysis) planExplain(e *explainStmt) (*Plan, *Error) {
 	if err != nil {
 		return nil, err
 	}
-	if inner.Kind == DDL && len(inner.DDL.Tables) > 0 {
+	if inner.Kind == DDL && (len(inner.DDL.Tables) > 0 || inner.CreateAs != nil) {
 		return nil, refuse("EXPLAIN the query alone.", "EXPLAIN of this statement on sharded tables is not supported")
 	}
 	if data.Analyze && inner.Modify != nil && inner.Modify.Move != nil {

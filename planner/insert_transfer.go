@@ -73,7 +73,11 @@ func (a *analysis) planTransfer(i *insertStmt, why *Error) (*Plan, *Error) {
 		return nil, err
 	}
 	data.clock(whole.functions.now || len(timed) > 0, whole.functions.statementTime)
-	if err := whole.planSource(i, data); err != nil {
+	source := cloneNode(i.SelectStmt).GetSelectStmt()
+	if i.WithClause != nil {
+		source.WithClause = i.WithClause
+	}
+	if err := whole.planSource(source, data); err != nil {
 		return nil, err
 	}
 	shell, err := whole.shell(i, data, timed)
@@ -165,6 +169,11 @@ func (a *analysis) checkTransfer(i *insertStmt) *Error {
 	if i.Override == overridingUser {
 		return refuse(hintTransfer, "INSERT … SELECT between tables of different shards with OVERRIDING USER VALUE is not supported")
 	}
+	return a.checkClock()
+}
+
+// checkClock refuses functions that tell each shard another time.
+func (a *analysis) checkClock() *Error {
 	if a.functions.clock != "" {
 		return refuse("Give the time as a parameter or as a constant.", "function %s in INSERT … SELECT between tables of different shards is not supported: each shard would have a time of its own", a.functions.clock)
 	}
@@ -199,11 +208,7 @@ func (a *analysis) timedDefaults(given int) ([]*catalog.Column, *Error) {
 }
 
 // planSource plans the SELECT.
-func (a *analysis) planSource(i *insertStmt, data *TransferData) *Error {
-	sel := cloneNode(i.SelectStmt).GetSelectStmt()
-	if i.WithClause != nil {
-		sel.WithClause = i.WithClause
-	}
+func (a *analysis) planSource(sel *selectStmt, data *TransferData) *Error {
 	types := make([]uint32, data.Params)
 	copy(types, a.types)
 	b := newAnalysis(&Statement{Text: a.sql, literals: a.literals}, types, a.env, sel)

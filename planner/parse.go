@@ -275,6 +275,8 @@ func rewrite(statement message, edit func(message) error) (string, error) {
 		raw.Stmt = &pg.Node{Node: &pg.Node_MergeStmt{MergeStmt: edited}}
 	case *alterTable:
 		raw.Stmt = &pg.Node{Node: &pg.Node_AlterTableStmt{AlterTableStmt: edited}}
+	case *createTableAs:
+		raw.Stmt = &pg.Node{Node: &pg.Node_CreateTableAsStmt{CreateTableAsStmt: edited}}
 	default:
 		return "", fmt.Errorf("rewrite: %s is not supported", kindName(statement))
 	}

@@ -57,6 +57,21 @@ func cloneNode(n *node) *node { return proto.Clone(n).(*node) }
 
 func cloneInsert(i *insertStmt) *insertStmt { return proto.Clone(i).(*insertStmt) }
 
+// isPlainCreateAs reports whether a CREATE TABLE AS makes a table from a SELECT or the like.
+func isPlainCreateAs(c *createTableAs) bool {
+	return c.Objtype == pg.ObjectType_OBJECT_TABLE && c.Query.GetSelectStmt() != nil
+}
+
+// asCreate is a SELECT INTO as CREATE TABLE AS.
+func asCreate(sel *selectStmt) *createTableAs {
+	sel = proto.Clone(sel).(*selectStmt)
+	c := &createTableAs{Query: &pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: sel}}, Objtype: pg.ObjectType_OBJECT_TABLE}
+	for arm := sel; arm != nil && c.Into == nil; arm = arm.Larg {
+		c.Into, arm.IntoClause = arm.IntoClause, nil
+	}
+	return c
+}
+
 // valuesNode is VALUES with one row.
 func valuesNode(row []*node) *node {
 	return &pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: &pg.SelectStmt{

@@ -129,7 +129,8 @@ type Plan struct {
 	Sharding    shardsql.Statement // Sharding, ShowSharding
 	Explain     *ExplainData       // Explain
 	Insert      *InsertData        // Modify: an INSERT
-	Transfer    *TransferData      // Modify: an INSERT … SELECT whose rows have to be moved
+	Transfer    *TransferData      // Modify: an INSERT … SELECT whose rows have to be moved; DDL: see CreateAs
+	CreateAs    *CreateAsData      // DDL: a CREATE TABLE AS or SELECT INTO whose rows have to be moved, by Transfer
 	Maintenance *MaintenanceData   // Maintenance
 	Database    *DatabaseData      // Database
 

@@ -94,6 +94,9 @@ func (pl *Plan) RouteLines() []string {
 	if pl.Merge != nil {
 		lines = append(lines, "several shards: "+pl.Merge.String())
 	}
+	if pl.CreateAs != nil {
+		lines = append(lines, "table made by: "+pl.CreateAs.Define)
+	}
 	if t := pl.Transfer; t != nil {
 		for _, line := range t.Source.RouteLines() {
 			lines = append(lines, "rows read: "+line)

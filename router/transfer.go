@@ -28,7 +28,7 @@ func (c *Session) simpleTransfer(ctx context.Context, st *planner.Statement, pla
 
 // transferWhole runs an INSERT … SELECT to its end, for a Query.
 func (c *Session) transferWhole(ctx context.Context, in *insertion) error {
-	return c.writeWhole(ctx, false, func() (write, error) { return c.openTransfer(ctx, in) })
+	return c.writeWhole(ctx, false, func() (write, error) { return c.openWrite(ctx, in) })
 }
 
 // bindTransfer binds a portal of an INSERT … SELECT whose rows are brought from shard to shard.
@@ -42,11 +42,19 @@ func (c *Session) bindTransfer(ctx context.Context, p *portal) error {
 			Map: c.view.partitions, Statement: &p.st.parsed, Params: p.bind.Params, Formats: p.bind.Formats, Types: p.st.types(),
 		},
 	}
-	w, err := c.openTransfer(ctx, in)
+	w, err := c.openWrite(ctx, in)
 	if err == nil {
 		p.modify = w
 	}
 	return err
+}
+
+// openWrite opens an INSERT … SELECT, or what begins by making the table.
+func (c *Session) openWrite(ctx context.Context, in *insertion) (write, error) {
+	if in.plan.CreateAs != nil {
+		return c.openCreation(ctx, in)
+	}
+	return c.openTransfer(ctx, in)
 }
 
 // openTransfer has the home shard accept the statement, which tells the types of its parameters and the columns of its rows.
@@ -84,9 +92,12 @@ func (c *Session) openTransfer(ctx context.Context, in *insertion) (write, error
 		return nil, err
 	}
 	r := exec.TransferRequest{
-		Data: data, Bind: bind, Types: timed.Types, Meaning: c.meaning(), Portal: in.portal, Statement: c.transferText,
+		Data: data, Bind: bind, Types: timed.Types, Tag: "INSERT 0", Meaning: c.meaning(), Portal: in.portal, Statement: c.transferText,
 		Entries: c.server.entries.Known(), Open: c.transferSource(in, source, timed, bind), Draw: c.drawNumber,
 		Resolve: c.resolveAll,
+	}
+	if in.plan.CreateAs != nil {
+		r.Tag = "SELECT"
 	}
 	if in.seen.Columns != nil {
 		columns, err := wire.DecodeRowDescription(nil, in.seen.Columns)

@@ -243,6 +243,22 @@ func (m *Modification) Run(ctx context.Context, maxRows int32, describe bool) er
 	return nil
 }
 
+// RunSilently runs the statement to its end. The client gets nothing but its notices.
+func (m *Modification) RunSilently(ctx context.Context) error {
+	if err := m.execute(ctx, true); err != nil {
+		return m.fail(ctx, err)
+	}
+	for {
+		_, more, err := m.sendNext()
+		if err != nil {
+			return m.fail(ctx, err)
+		}
+		if !more {
+			return m.Close(ctx)
+		}
+	}
+}
+
 // execute starts all pieces, and waits until each has ended or filled its share of the memory. whole: the rows must
 // not exceed it.
 func (m *Modification) execute(ctx context.Context, whole bool) error {

@@ -35,6 +35,8 @@ type TransferRequest struct {
 	Types []uint32
 	// Columns is the body of the RowDescription that the client gets, nil if it gets no rows; Bind has their formats.
 	Columns []byte
+	// Tag is the command tag, but for the number of rows.
+	Tag     string
 	Meaning string
 	Portal  string
 	// Statement makes a statement of a text.
@@ -141,7 +143,7 @@ func (t *Transfer) send(maxRows int32) error {
 		total = t.sent + sent
 	}
 	t.x.out.Put(func(dst []byte) []byte {
-		return wire.AppendCommandComplete(dst, "INSERT 0 "+strconv.FormatInt(total, 10))
+		return wire.AppendCommandComplete(dst, t.r.Tag+" "+strconv.FormatInt(total, 10))
 	})
 	return nil
 }

@@ -319,3 +319,27 @@ func TestSweep(t *testing.T) {
 	p.same("s")
 	sweep(0)
 }
+
+// TestTruncatedDuringSweep: a truncation that comes when a sweep has looked already is repeated too.
+func TestTruncatedDuringSweep(t *testing.T) {
+	p := newPair(t)
+	p.both("CREATE TABLE s (id int PRIMARY KEY, v text)")
+	m := p.mirror("s", "id")
+	exec(t, p.source, "INSERT INTO s VALUES (1, 'a'), (2, 'b')")
+	_, err := Sweep(t.Context(), p.m, m, p.Dial)
+	must(t, err)
+	exec(t, p.source, "INSERT INTO s VALUES (4, 'e')")
+	_, err = Sweep(t.Context(), p.m, m, func(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {
+		if shard.ID != m.Authority {
+			exec(t, p.source, "UPDATE s SET v = 'c' WHERE id = 2; TRUNCATE s; INSERT INTO s VALUES (3, 'd')")
+		}
+		return p.Dial(ctx, shard, database)
+	})
+	must(t, err)
+	p.same("s")
+	n, err := Sweep(t.Context(), p.m, m, p.Dial)
+	must(t, err)
+	if n != 0 {
+		t.Errorf("%d changes were left", n)
+	}
+}

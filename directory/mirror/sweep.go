@@ -109,6 +109,9 @@ func (s *sweep) batches(ctx context.Context) (applied int, failed error) {
 	for {
 		last, n, err := s.batch(ctx, after, most)
 		switch {
+		case errors.Is(err, errTruncated):
+			n, err := s.again(ctx)
+			return applied + n, err // failed is gone with everything else
 		case err == nil && n == 0:
 			return applied, failed
 		case err == nil:
@@ -129,17 +132,25 @@ func (s *sweep) batches(ctx context.Context) (applied int, failed error) {
 	}
 }
 
+// errTruncated: one of the next changes is a truncation.
+var errTruncated = errors.New("the table was truncated")
+
 // batch applies the next changes behind one. With an error too it tells how many they were and the last.
 func (s *sweep) batch(ctx context.Context, after int64, most int) (last int64, n int, err error) {
 	_, err = s.locked(ctx, func(tx pgx.Tx) error {
 		var sequences []int64
 		var keys []string
+		var truncated bool
 		err := tx.QueryRow(ctx, `WITH next AS (SELECT * FROM shardyard.change WHERE mirror = $1 AND sequence > $2 ORDER BY sequence LIMIT $3)
 			SELECT coalesce(pg_catalog.array_agg(DISTINCT x.sequence), '{}'),
-			       coalesce(pg_catalog.array_agg(DISTINCT k.key::text) FILTER (WHERE k.key IS NOT NULL), '{}')
-			FROM next x CROSS JOIN LATERAL (VALUES (x.old), (x.new)) k(key)`, s.mirror.ID, after, most).Scan(&sequences, &keys)
+			       coalesce(pg_catalog.array_agg(DISTINCT k.key::text) FILTER (WHERE k.key IS NOT NULL), '{}'),
+			       coalesce(pg_catalog.bool_or(x.truncated), false)
+			FROM next x CROSS JOIN LATERAL (VALUES (x.old), (x.new)) k(key)`, s.mirror.ID, after, most).Scan(&sequences, &keys, &truncated)
 		if err != nil || len(sequences) == 0 {
 			return err
+		}
+		if truncated {
+			return errTruncated
 		}
 		n, last = len(sequences), sequences[len(sequences)-1]
 		if _, err := tx.Exec(ctx, "DELETE FROM shardyard.change WHERE sequence = ANY ($1)", sequences); err != nil {

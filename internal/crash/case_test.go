@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -182,12 +183,16 @@ func (c *crash) send(t *testing.T, p *process) (answer chan error) {
 	t.Helper()
 	conn := p.connect()
 	answer = make(chan error, 2)
+	ctx, stop := context.WithCancel(context.Background())
+	var asking sync.WaitGroup
+	later := func(ask func() error) { asking.Go(func() { answer <- ask() }) }
 	ask := func(conn *pgx.Conn, sql string) {
-		go func() {
-			_, err := conn.PgConn().Exec(context.Background(), sql).ReadAll()
-			answer <- err
-		}()
+		later(func() error {
+			_, err := conn.PgConn().Exec(ctx, sql).ReadAll()
+			return err
+		})
 	}
+	defer t.Cleanup(func() { stop(); asking.Wait() }) // before the connections are closed
 	var updates []string
 	for i := range c.writers {
 		updates = append(updates, c.update(i))
@@ -210,10 +215,10 @@ func (c *crash) send(t *testing.T, p *process) (answer chan error) {
 		for _, sql := range updates {
 			batch.ExecParams(sql, nil, nil, nil, nil)
 		}
-		go func() {
-			_, err := conn.PgConn().ExecBatch(context.Background(), batch).ReadAll()
-			answer <- err
-		}()
+		later(func() error {
+			_, err := conn.PgConn().ExecBatch(ctx, batch).ReadAll()
+			return err
+		})
 	case reference: // a row goes, one is updated, and one comes
 		ask(conn, fmt.Sprintf(`WITH gone AS (DELETE FROM country WHERE k = %[1]d), changed AS (UPDATE country SET v = 1 WHERE k = %[1]d + 1)
 			INSERT INTO country VALUES (%[1]d + 2, 2)`, 10*c.value))
@@ -224,10 +229,10 @@ func (c *crash) send(t *testing.T, p *process) (answer chan error) {
 		for _, k := range c.keys {
 			fmt.Fprintf(&data, "%d\t%d\n", k, c.value)
 		}
-		go func() {
-			_, err := conn.PgConn().CopyFrom(context.Background(), strings.NewReader(data.String()), "COPY account FROM STDIN")
-			answer <- err
-		}()
+		later(func() error {
+			_, err := conn.PgConn().CopyFrom(ctx, strings.NewReader(data.String()), "COPY account FROM STDIN")
+			return err
+		})
 	case failing:
 		run1(t, conn, "BEGIN; "+updates[0])
 		ask(conn, fmt.Sprintf("UPDATE account SET v = %d / (v - v) WHERE k = %d", c.value, c.keys[1]))

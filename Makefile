@@ -20,7 +20,10 @@ endif
 # Packages without goroutines of their own, and the comparison with a plain Postgres, which mostly waits for servers.
 # All others are tested under the race detector.
 PLAIN = ./directory ./planner/... ./rebalance ./router/merge ./router/pgerr ./router/wire ./internal/oracle
-TEST_FLAGS = -timeout 15m $(if $(RUN),-run '$(RUN)')
+# The packages whose tests take longest begin first.
+SLOW = ./router ./router/schema ./internal/clients ./internal/chaos ./internal/crash
+# Test programs are linked without what only debuggers read, and vetted by make lint.
+TEST_FLAGS = -timeout 15m -vet=off -ldflags='-s -w' $(if $(RUN),-run '$(RUN)')
 
 .PHONY: help
 help: ## list the tasks
@@ -37,8 +40,13 @@ demo: build ## start a cluster of three shards with a sample shop, and show it (
 
 .PHONY: test
 test: build bin/etcd bin/etcdctl ## run all tests, against real servers
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=line test-plain test-race
+
+.PHONY: test-plain test-race
+test-plain:
 	$(GO) test $(TEST_FLAGS) -parallel 8 $(PLAIN)
-	$(GO) test $(TEST_FLAGS) -race -p 4 -parallel 6 $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PLAIN))")
+test-race:
+	$(GO) test $(TEST_FLAGS) -race -p 3 -parallel 6 $(SLOW) $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PLAIN))")
 
 .PHONY: lint
 lint: bin/golangci-lint ## check the rules of the house: imports, lengths, names, errors

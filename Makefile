@@ -40,7 +40,7 @@ demo: build ## start a cluster of three shards with a sample shop, and show it (
 
 .PHONY: test
 test: build bin/etcd bin/etcdctl ## run all tests, against real servers
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=line test-plain test-race
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going test-plain test-race
 
 .PHONY: test-plain test-race
 test-plain:

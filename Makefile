@@ -40,13 +40,8 @@ demo: build ## start a cluster of three shards with a sample shop, and show it (
 
 .PHONY: test
 test: build bin/etcd bin/etcdctl ## run all tests, against real servers
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going test-plain test-race
-
-.PHONY: test-plain test-race
-test-plain:
 	$(GO) test $(TEST_FLAGS) -parallel 8 $(PLAIN)
-test-race:
-	$(GO) test $(TEST_FLAGS) -race -p 3 -parallel 6 $(SLOW) $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PLAIN))")
+	$(GO) test $(TEST_FLAGS) -race -p 4 -parallel 6 $(SLOW) $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PLAIN))")
 
 .PHONY: lint
 lint: bin/golangci-lint ## check the rules of the house: imports, lengths, names, errors

@@ -44,5 +44,8 @@ func (x *Executor) Present(ctx context.Context, shards []directory.ShardID) (tra
 	if x.tx.present == "" {
 		x.tx.present = *rows[0][0]
 	}
+	if x.InImplicitBlock() {
+		return x.tx.present, x.tx.present, nil // Postgres counts both from the arrival of the Query
+	}
 	return x.tx.present, *rows[0][1], nil
 }

@@ -75,7 +75,7 @@ crash: ## kill routers (-9) at every step of commits over several shards and of 
 
 .PHONY: chaos
 chaos: ## move money for CHAOSTIME while shards, routers and etcd are killed (-9) and stopped (SEED=n repeats one run)
-	$(GO) test -timeout 60m -count=1 -v ./internal/chaos -chaos.for $(CHAOSTIME) $(if $(SEED),-chaos.seed $(SEED))
+	$(GO) test -timeout 60m -count=1 -v ./internal/chaos -chaos.for $(CHAOSTIME) -chaos.rest 0 $(if $(SEED),-chaos.seed $(SEED))
 
 .PHONY: bench
 bench: build ## measure what the router costs: select, commit, scatter, copy (RUN, BENCH_FLAGS); writes docs/performance.md

@@ -59,6 +59,7 @@ func (c *client) with(ctx context.Context, use func(context.Context, *pgx.Conn) 
 	if c.conn != nil && c.conn.IsClosed() {
 		c.conn = nil
 	}
+	pause(ctx, *rest)
 }
 
 func (c *client) close(ctx context.Context) {

@@ -127,24 +127,27 @@ var faults = []struct {
 // TestPlantedFaults shows that the oracle bites: with each fault in the routers the random
 // statements soon give a difference, and none without.
 func TestPlantedFaults(t *testing.T) {
+	t.Parallel()
+	const schema = "planted_faults"
+	setUpGenerated(t, newSession(t, schema))
 	for _, fault := range faults {
 		t.Run(fault.name, func(t *testing.T) {
 			plant := func(p planner.Plan) planner.Plan {
 				fault.plant(&p)
 				return p
 			}
-			session := newGeneratedSession(t)
+			session := newSession(t, schema)
 			g := newGenerator(faultSeed)
 			g.first = []string{"SELECT * FROM rh WHERE k = int '-7'", "SELECT * FROM rh WHERE k = int '-8'", "SELECT * FROM rh WHERE k = int '-9'"}
 			for i := range faultBound {
 				statement, mode := g.next(), Modes[i%len(Modes)]
-				verdict := askPlanted(t, session, statement, mode, plant)
+				verdict := askPlanted(t, session, statement, mode, schema, plant)
 				if verdict.Difference == "" {
 					continue
 				}
 				t.Logf("caught by statement %d, %s: %s\n%s", i, mode, verdict, statement)
 				// A bug that the router notices itself closes the connection.
-				verdict, err := statement.ask(t.Context(), newGeneratedSession(t), mode)
+				verdict, err := statement.ask(t.Context(), newSession(t, schema), mode)
 				if err != nil || verdict.Difference != "" {
 					t.Errorf("without the fault: %v %s", err, verdict)
 				}
@@ -155,10 +158,10 @@ func TestPlantedFaults(t *testing.T) {
 	}
 }
 
-func askPlanted(t *testing.T, session *Session, statement generated, mode Mode, plant func(planner.Plan) planner.Plan) Verdict {
+func askPlanted(t *testing.T, session *Session, statement generated, mode Mode, schema string, plant func(planner.Plan) planner.Plan) Verdict {
 	t.Helper()
-	planted.Store(&plant)
-	defer planted.Store(nil)
+	planted.Store(schema, plant)
+	defer planted.Delete(schema)
 	verdict, err := statement.ask(t.Context(), session, mode)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, statement)

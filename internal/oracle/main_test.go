@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
@@ -16,10 +16,11 @@ import (
 	"github.com/shardyard/shardyard/planner"
 )
 
-// bed serves all tests of the package; its routers have a planted fault while planted is set.
+// bed serves all tests of the package. planted has a fault, a func(planner.Plan) planner.Plan, for each schema whose tables its
+// routers use wrongly.
 var (
 	bed     *Bed
-	planted atomic.Pointer[func(planner.Plan) planner.Plan]
+	planted sync.Map
 )
 
 func TestMain(m *testing.M) {
@@ -35,8 +36,10 @@ type testRun struct{ tests *testing.M }
 func (r *testRun) Run() int {
 	ctx := context.Background()
 	started, err := Start(ctx, Config{FreshGoroutine: true, Fault: func(p planner.Plan) planner.Plan {
-		if fault := planted.Load(); fault != nil {
-			return (*fault)(p)
+		for _, table := range p.Tables {
+			if fault, ok := planted.Load(table.Schema); ok {
+				return fault.(func(planner.Plan) planner.Plan)(p)
+			}
 		}
 		return p
 	}})
@@ -82,6 +85,11 @@ func newDatabase(t *testing.T, name string) {
 }
 
 func newSession(t *testing.T, schema string) *Session {
+	t.Helper()
+	return newSessionIn(t, database, schema)
+}
+
+func newSessionIn(t *testing.T, database, schema string) *Session {
 	t.Helper()
 	session, err := bed.NewSession(t.Context(), database)
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"testing"
 )
 
@@ -14,18 +13,8 @@ var (
 	countFlag = flag.Int("oracle.statements", 400, "number of random statements")
 )
 
-// generatedSchema holds the tables of the random statements; made once.
+// generatedSchema holds the tables of the random statements.
 const generatedSchema = "case_generated"
-
-var makeGenerated sync.Once
-
-// newGeneratedSession is a session on the tables of the random statements.
-func newGeneratedSession(t *testing.T) *Session {
-	t.Helper()
-	session := newSession(t, generatedSchema)
-	makeGenerated.Do(func() { setUpGenerated(t, session) })
-	return session
-}
 
 // setUpGenerated makes and fills the tables of the random statements in the session's schema.
 func setUpGenerated(t *testing.T, session *Session) {
@@ -69,7 +58,8 @@ func TestRandomStatements(t *testing.T) {
 		seed = rand.Uint64()
 	}
 	t.Logf("seed %d (-oracle.seed=%d repeats it)", seed, seed)
-	session := newGeneratedSession(t)
+	session := newSession(t, generatedSchema)
+	setUpGenerated(t, session)
 	g := newGenerator(seed)
 	answered, refused := 0, 0
 	for i := range *countFlag {

@@ -23,7 +23,7 @@ func settled(t *testing.T, table string) []string {
 	var copies []string
 	deadline := time.Now().Add(referenceTimeout)
 	for i := range bed.Shards.Shards() {
-		conn, err := pgx.Connect(t.Context(), bed.Shards.ConnString(i, database))
+		conn, err := pgx.Connect(t.Context(), bed.Shards.ConnString(i, referenceDatabase))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,7 +45,7 @@ func settled(t *testing.T, table string) []string {
 		}
 	}
 	for i := range bed.Shards.Shards() {
-		conn, err := pgx.Connect(t.Context(), bed.Shards.ConnString(i, database))
+		conn, err := pgx.Connect(t.Context(), bed.Shards.ConnString(i, referenceDatabase))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,11 +82,16 @@ func retryable(err error) bool {
 	return false
 }
 
+// referenceDatabase is a database of its own, so that the connections which are terminated are nobody else's.
+const referenceDatabase = "reference_writers"
+
 // TestReferenceUnderWriters has writers through both routers, and one around them, change the same rows of a reference
 // table, while rows of a sharded table come to refer to them; then, while connections of the routers are terminated in
 // the middle of whatever they do. At the end all copies are the same, and every reference is to a row that is there.
 func TestReferenceUnderWriters(t *testing.T) {
-	session := newSession(t, "reference_writers")
+	t.Parallel()
+	newDatabase(t, referenceDatabase)
+	session := newSessionIn(t, referenceDatabase, "reference_writers")
 	for _, sql := range []string{
 		"CREATE TABLE w (id int PRIMARY KEY, n int, name text UNIQUE)",
 		"CREATE TABLE orders (k int, w int, PRIMARY KEY (k))",
@@ -109,9 +114,9 @@ func TestReferenceUnderWriters(t *testing.T) {
 			defer stop()
 			var group sync.WaitGroup
 			for number := range 6 {
-				target := bed.RouterConnString(number%2, database)
+				target := bed.RouterConnString(number%2, referenceDatabase)
 				if number == 5 {
-					target = bed.Shards.ConnString(0, database)
+					target = bed.Shards.ConnString(0, referenceDatabase)
 				}
 				group.Go(func() {
 					if err := writeReference(ctx, target, rand.New(rand.NewPCG(seed, uint64(number))), number < 5); err != nil {
@@ -125,7 +130,7 @@ func TestReferenceUnderWriters(t *testing.T) {
 			group.Wait()
 			mustBeCopies(t, "reference_writers.w")
 			for i := range bed.Shards.Shards() {
-				conn, err := pgx.Connect(t.Context(), bed.Shards.ConnString(i, database))
+				conn, err := pgx.Connect(t.Context(), bed.Shards.ConnString(i, referenceDatabase))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -189,11 +194,11 @@ func writeReference(ctx context.Context, target string, random *rand.Rand, shard
 // terminateSometimes ends server connections of the routers until ctx ends.
 func terminateSometimes(ctx context.Context, t *testing.T) {
 	for i := 0; ctx.Err() == nil; i++ {
-		conn, err := pgx.Connect(ctx, bed.Shards.ConnString(i%len(bed.Shards.Shards()), database))
+		conn, err := pgx.Connect(ctx, bed.Shards.ConnString(i%len(bed.Shards.Shards()), referenceDatabase))
 		if err != nil {
 			continue
 		}
-		_, err = conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'shardyard/%'
+		_, err = conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'shardyard/%'
 			AND query LIKE ANY (ARRAY['%mirror%', 'PREPARE TRANSACTION%', 'COMMIT%', '%decide%', '%reference_writers.w%']) ORDER BY random() LIMIT 1`)
 		if err != nil && ctx.Err() == nil {
 			t.Logf("terminate: %v", err)

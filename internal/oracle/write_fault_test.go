@@ -121,6 +121,7 @@ const writeFaultBound = 600
 
 // TestPlantedWriteFaults is TestPlantedFaults for writes.
 func TestPlantedWriteFaults(t *testing.T) {
+	t.Parallel()
 	const schema = "case_generated_write_faults"
 	setUpGenerated(t, newSession(t, schema))
 	for _, fault := range writeFaults {
@@ -134,9 +135,9 @@ func TestPlantedWriteFaults(t *testing.T) {
 			for i := range writeFaultBound {
 				statement, table := g.nextWrite()
 				mode := Modes[i%len(Modes)]
-				planted.Store(&plant)
+				planted.Store(schema, plant)
 				verdict, err := g.write(t.Context(), session, statement, table, mode, ending{})
-				planted.Store(nil)
+				planted.Delete(schema)
 				either := false
 				if err == nil {
 					either, err = g.eitherError(t.Context(), session, verdict, statement)

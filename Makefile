@@ -17,11 +17,11 @@ ifdef PG_BIN
 export PG_BIN
 endif
 
-# Packages without goroutines of their own, and the comparison with a plain Postgres, which mostly waits for servers.
-# All others are tested under the race detector.
-PLAIN = ./directory ./planner/... ./rebalance ./router/merge ./router/pgerr ./router/wire ./internal/oracle
-# The packages whose tests take longest begin first.
-SLOW = ./router ./router/schema ./internal/clients ./internal/chaos ./internal/crash
+# Packages without goroutines of their own; and tests of the whole, which mostly wait for servers and for routers in processes of
+# their own. All others are tested under the race detector. What takes longest begins first.
+PLAIN = ./internal/oracle ./internal/chaos ./internal/clients ./internal/crash ./internal/compose ./internal/bench \
+	./directory ./planner/... ./rebalance ./router/merge ./router/pgerr ./router/wire
+SLOW = ./router ./router/schema
 # Test programs are linked without what only debuggers read, and vetted by make lint.
 TEST_FLAGS = -timeout 15m -vet=off -ldflags='-s -w' $(if $(RUN),-run '$(RUN)')
 
@@ -40,7 +40,7 @@ demo: build ## start a cluster of three shards with a sample shop, and show it (
 
 .PHONY: test
 test: build bin/etcd bin/etcdctl ## run all tests, against real servers
-	$(GO) test $(TEST_FLAGS) -parallel 8 $(PLAIN)
+	$(GO) test $(TEST_FLAGS) -p 3 -parallel 8 $(PLAIN)
 	$(GO) test $(TEST_FLAGS) -race -p 4 -parallel 6 $(SLOW) $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PLAIN))")
 
 .PHONY: lint

@@ -1,6 +1,7 @@
 package devcluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -90,5 +91,27 @@ func writeProgram(t *testing.T, dir, name, script string) {
 	err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+script+"\n"), 0o755))
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestFindWhileInstalling: what another process is installing is used when it has done, not before.
+func TestFindWhileInstalling(t *testing.T) {
+	real := systemBinaries(t)
+	quiet := slog.New(slog.DiscardHandler)
+	search := Search{Path: real.Dir, Install: true, CacheDir: TempDir(t)}
+	lock, err := lockPath(t.Context(), filepath.Join(search.CacheDir, lockFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	soon, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if found, err := FindBinaries(soon, search, quiet); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("while somebody installs: %v, %v", found, err)
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := FindBinaries(t.Context(), search, quiet); err != nil || found != real {
+		t.Errorf("afterwards: %v, %v; want %v", found, err, real)
 	}
 }

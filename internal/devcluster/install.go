@@ -12,9 +12,30 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 
 	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
 )
+
+// beingInstalled reports whether another process is installing PostgreSQL: what is found then may lack files.
+func beingInstalled(search *Search) bool {
+	if !search.Install {
+		return false
+	}
+	if search.CacheDir == "" {
+		dir, err := defaultCacheDir()
+		if err != nil {
+			return false
+		}
+		search.CacheDir = dir
+	}
+	file, err := os.OpenFile(filepath.Join(search.CacheDir, lockFile), os.O_RDWR, 0)
+	if err != nil {
+		return false // nobody has begun, or nobody that is our business
+	}
+	defer file.Close()
+	return errors.Is(syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK)
+}
 
 // installOnce installs PostgreSQL, one process of this machine at a time: tests of several packages may all find that
 // there is none.

@@ -38,6 +38,8 @@ build: ## build bin/shardyard
 demo: build ## start a cluster of three shards with a sample shop, and show it (ONCE=1: and end)
 	bin/shardyard dev --shards 3 --replicas 1 --listen $(LISTEN) --sample $(if $(ONCE),--once)
 
+# Less of two cores' time for the garbage collectors of many processes.
+test: export GOGC = 300
 .PHONY: test
 test: build bin/etcd bin/etcdctl ## run all tests, against real servers
 	$(GO) test $(TEST_FLAGS) -p 3 -parallel 8 $(PLAIN)

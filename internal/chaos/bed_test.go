@@ -19,7 +19,7 @@ import (
 var (
 	duration = flag.Duration("chaos.for", time.Minute, "how long the nemesis works")
 	seed     = flag.Int64("chaos.seed", 0, "seed of the nemesis and the clients; 0 takes one from the clock")
-	rest     = flag.Duration("chaos.rest", 20*time.Millisecond, "pause of a client between two transactions; others use the machine too")
+	rest     = flag.Duration("chaos.rest", 50*time.Millisecond, "pause of a client between two transactions; others use the machine too")
 	keep     = flag.String("chaos.logs", "", "folder for the logs of routers and etcd")
 )
 

@@ -115,10 +115,13 @@ func TestRubbishInEveryState(t *testing.T) {
 		warm := b.script(0)
 		warm.want("columns:1 row:1 done:SELECT_1 ready:I", query("SELECT 1"))
 		before := runtime.NumGoroutine()
-		for _, state := range states() {
+		for name, state := range states() {
 			var sessions []*script // some at once, but fewer than there are server connections
 			var answers [][]byte
-			for _, bytes := range rubbish {
+			for kind, bytes := range rubbish {
+				if name == "implicit write" && strings.HasPrefix(kind, "copy ") {
+					continue // is ignored outside of a COPY, as in Postgres, and the Sync behind it commits
+				}
 				s := b.script(0)
 				for _, m := range state {
 					s.Send(m)

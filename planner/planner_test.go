@@ -259,6 +259,7 @@ func FuzzPlan(f *testing.F) {
 	for _, sql := range corpus(f) {
 		f.Add(sql)
 	}
+	f.Add("insert into orders values (1, 1, 1), (2, 2, 'x \xa4')returning id,n")
 	p, env, plain := New(Config{CacheSize: 100}), fixtureEnv(), unshardedEnv()
 	f.Fuzz(func(t *testing.T, sql string) {
 		statements, err := p.Statements(sql)

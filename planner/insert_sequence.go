@@ -136,15 +136,20 @@ func (a *analysis) sequenceNamed(n *node) (directory.TableName, bool) {
 	if !ok {
 		return directory.TableName{}, false
 	}
-	schema, name := "", parts[len(parts)-1]
-	if len(parts) > 1 {
-		schema = parts[len(parts)-2]
-	}
+	schema, name := qualified(parts)
 	rel, found := a.env.Catalog.ResolveTable(schema, name, a.path)
 	if !found || rel.Kind != catalog.KindSequence || a.temporary(&rangeVar{Schemaname: schema, Relname: name}) {
 		return directory.TableName{}, false
 	}
 	return rel.Name, true
+}
+
+// qualified are the schema, "" if there is none, and the name.
+func qualified(parts []string) (schema, name string) {
+	if len(parts) > 1 {
+		schema = parts[len(parts)-2]
+	}
+	return schema, parts[len(parts)-1]
 }
 
 // identifiers splits a text such as regclass reads: names, quoted or not, with dots between them.

@@ -176,10 +176,7 @@ func (a *analysis) serialSequence(n *node) (directory.TableName, bool) {
 	if !ok {
 		return directory.TableName{}, false
 	}
-	schema, name := "", parts[len(parts)-1]
-	if len(parts) > 1 {
-		schema = parts[len(parts)-2]
-	}
+	schema, name := qualified(parts)
 	rel, ok := a.env.Catalog.ResolveTable(schema, name, a.path)
 	if !ok || a.temporary(&rangeVar{Schemaname: schema, Relname: name}) {
 		return directory.TableName{}, false
@@ -253,10 +250,7 @@ func (e *Env) SequenceNamed(text string) (name directory.TableName, numbers, ok 
 	if !ok {
 		return name, false, false
 	}
-	schema, bare := "", parts[len(parts)-1]
-	if len(parts) > 1 {
-		schema = parts[len(parts)-2]
-	}
+	schema, bare := qualified(parts)
 	rel, ok := e.Catalog.ResolveTable(schema, bare, e.Catalog.EffectivePath(e.SearchPath, e.User))
 	if !ok || rel.Kind != catalog.KindSequence || schema == "" && slices.Contains(e.TempNames, bare) {
 		return name, false, false

@@ -22,13 +22,18 @@ type insertion struct {
 	quiet  bool // the client did not send the text: positions in it mean nothing
 }
 
-// simpleInsert runs an INSERT of a Query that one shard cannot run as it is.
-func (c *Session) simpleInsert(ctx context.Context, st *planner.Statement, plan *planner.Plan, args planner.Args) error {
+// queryInsertion is an INSERT of a Query.
+func (c *Session) queryInsertion(st *planner.Statement, plan *planner.Plan, args planner.Args) *insertion {
 	c.nextID++
-	return c.insertWhole(ctx, &insertion{
+	return &insertion{
 		plan: plan, args: args, seen: &exec.Description{}, bind: &wire.Bind{}, shift: st.Chars,
 		sent: &exec.Statement{ID: c.nextID, Text: st.Text, Settings: c.vars.current, Meaning: c.vars.meaning},
-	})
+	}
+}
+
+// simpleInsert runs an INSERT of a Query that one shard cannot run as it is.
+func (c *Session) simpleInsert(ctx context.Context, st *planner.Statement, plan *planner.Plan, args planner.Args) error {
+	return c.insertWhole(ctx, c.queryInsertion(st, plan, args))
 }
 
 // insertWhole runs an insertion to its end, for a Query. Outside of a transaction it is one of its own.

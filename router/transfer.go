@@ -19,11 +19,7 @@ type write interface {
 
 // simpleTransfer runs an INSERT … SELECT of a Query whose rows are brought from shard to shard.
 func (c *Session) simpleTransfer(ctx context.Context, st *planner.Statement, plan *planner.Plan, args planner.Args) error {
-	c.nextID++
-	return c.transferWhole(ctx, &insertion{
-		plan: plan, args: args, seen: &exec.Description{}, bind: &wire.Bind{}, shift: st.Chars,
-		sent: &exec.Statement{ID: c.nextID, Text: st.Text, Settings: c.vars.current, Meaning: c.vars.meaning},
-	})
+	return c.transferWhole(ctx, c.queryInsertion(st, plan, args))
 }
 
 // transferWhole runs an INSERT … SELECT to its end, for a Query.

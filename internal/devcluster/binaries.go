@@ -84,7 +84,7 @@ func FindBinaries(ctx context.Context, search Search, log *slog.Logger) (Binarie
 		}
 		return found, nil
 	}
-	if found, ok := lookFor(ctx, search); ok && !beingInstalled(&search) {
+	if found, ok := lookFor(ctx, search); ok && !beingInstalled(search) {
 		return found, nil
 	}
 	if !search.Install {

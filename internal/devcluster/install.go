@@ -18,16 +18,9 @@ import (
 )
 
 // beingInstalled reports whether another process is installing PostgreSQL: what is found then may lack files.
-func beingInstalled(search *Search) bool {
-	if !search.Install {
+func beingInstalled(search Search) bool {
+	if err := search.setCacheDir(); !search.Install || err != nil {
 		return false
-	}
-	if search.CacheDir == "" {
-		dir, err := defaultCacheDir()
-		if err != nil {
-			return false
-		}
-		search.CacheDir = dir
 	}
 	file, err := os.OpenFile(filepath.Join(search.CacheDir, lockFile), os.O_RDWR, 0)
 	if err != nil {
@@ -40,10 +33,8 @@ func beingInstalled(search *Search) bool {
 // installOnce installs PostgreSQL, one process of this machine at a time: tests of several packages may all find that
 // there is none.
 func installOnce(ctx context.Context, search Search, log *slog.Logger) (found Binaries, err error) {
-	if search.CacheDir == "" {
-		if search.CacheDir, err = defaultCacheDir(); err != nil {
-			return Binaries{}, err
-		}
+	if err := search.setCacheDir(); err != nil {
+		return Binaries{}, err
 	}
 	if err := os.MkdirAll(search.CacheDir, 0o755); err != nil {
 		return Binaries{}, fmt.Errorf("make download folder: %w", err)
@@ -137,6 +128,13 @@ func installByDownload(cache string, log *slog.Logger) (dir string, err error) {
 		return "", fmt.Errorf("download PostgreSQL: %w", errors.Join(startErr, err))
 	}
 	return bin, nil
+}
+
+func (s *Search) setCacheDir() (err error) {
+	if s.CacheDir == "" {
+		s.CacheDir, err = defaultCacheDir()
+	}
+	return err
 }
 
 func defaultCacheDir() (string, error) {

@@ -73,7 +73,7 @@ func (s *Snapshot) taint() {
 	s.ambient.relations, s.ambient.opaque = g.result(g.ambient, nil)
 	for _, overloads := range s.functions {
 		for _, f := range overloads {
-			if f.Builtin() && readers[f.Name] {
+			if f.Builtin() && readers[f.Name] && !f.Opaque { // those that several snapshots share are not written
 				f.Opaque = true
 			}
 		}

@@ -172,11 +172,7 @@ func (c *Session) ownCatalog(ctx context.Context) (*catalog.Snapshot, error) {
 	if work := c.changes.work; work != nil {
 		lent = work.Shards()
 	}
-	return c.server.catalogs.LoadWithin(ctx, c.view.partitions, c.dialService, lent, c.links(nil).Lend)
-}
-
-func (c *Session) dialService(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {
-	return c.server.pools.Service(ctx, shard, database)
+	return c.server.catalogs.LoadWithin(ctx, c.view.partitions, c.server.pools, lent, c.links(nil).Lend)
 }
 
 // beforeCommit makes the transaction's change of the catalog known to whoever may have to end it.

@@ -21,7 +21,7 @@ const (
 
 // Dialer opens a connection to a shard's primary as the service role, which may write shardyard.epoch, see
 // all of pg_stat_activity and terminate any backend. Its application_name must not look like a router's
-// (see etcd.Member.ApplicationPrefix). The caller closes the connection.
+// (see etcd.Member.ApplicationPrefix). The caller closes the connection or keeps it for later.
 type Dialer func(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error)
 
 // Config of a Fence.
@@ -30,6 +30,8 @@ type Config struct {
 	Store *etcd.Store
 	// Dial reaches the shards.
 	Dial Dialer
+	// GiveBack takes back a connection of Dial, in the state that it had. Defaults to closing it.
+	GiveBack func(ctx context.Context, conn *pgx.Conn)
 	// HealDelay is how long Heal waits for a publisher that may be only slow. Defaults to 1s.
 	HealDelay time.Duration
 	// Log. Defaults to none.
@@ -39,6 +41,9 @@ type Config struct {
 func (c *Config) validate() error {
 	if c.Store == nil || c.Dial == nil {
 		return errors.New("fence: a store and a dialer are needed")
+	}
+	if c.GiveBack == nil {
+		c.GiveBack = closeConn
 	}
 	if c.HealDelay == 0 {
 		c.HealDelay = time.Second

@@ -36,7 +36,7 @@ func (f *Fence) raise(
 	defer func() {
 		for _, conn := range connections {
 			if conn != nil {
-				closeConn(ctx, conn)
+				f.config.GiveBack(ctx, conn)
 			}
 		}
 	}()

@@ -37,7 +37,7 @@ func (f *Fence) activityOf(ctx context.Context, m *directory.Map, shards []direc
 		if err != nil {
 			return fmt.Errorf("connect: %w", err)
 		}
-		defer closeConn(ctx, conn)
+		defer f.config.GiveBack(ctx, conn)
 		activity[i], err = listBackends(ctx, conn, m.Database)
 		return err
 	})
@@ -85,7 +85,7 @@ func (f *Fence) terminateDead(
 		if err != nil {
 			return fmt.Errorf("connect: %w", err)
 		}
-		defer closeConn(ctx, conn)
+		defer f.config.GiveBack(ctx, conn)
 		f.config.Log.InfoContext(ctx, "terminating server connections of routers that are not live",
 			"shard", shard.ID, "epoch", m.Epoch, "connections", len(doomed[i]))
 		return terminate(ctx, conn, doomed[i])
@@ -217,7 +217,7 @@ func (f *Fence) clear(ctx context.Context, shard directory.Shard, database strin
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	defer closeConn(ctx, conn)
+	defer f.config.GiveBack(ctx, conn)
 	backends, err := listBackends(ctx, conn, "")
 	if err != nil {
 		return err

@@ -78,7 +78,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if n.pools, err = backend.New(ctx, cfg.Pools); err != nil {
 		return n, err
 	}
-	if n.fence, err = fence.New(fence.Config{Store: n.store, Dial: n.pools.Service, Log: cfg.Log}); err != nil {
+	if n.fence, err = fence.New(fence.Config{Store: n.store, Dial: n.pools.Service, GiveBack: n.pools.KeepService, Log: cfg.Log}); err != nil {
 		return n, err
 	}
 	if n.performer, err = newPerformer(n.store, n.fence, n.pools, cfg.Router.Name, cfg.Log); err != nil {
@@ -95,7 +95,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 // NewPerformer makes what changes the map, for a command. command names it. Until leave is called the routers know that
 // it is at work; else they would undo what it has not finished.
 func NewPerformer(ctx context.Context, store *etcd.Store, pools *backend.Pools, command string, log *slog.Logger) (_ *schema.Performer, leave func(), err error) {
-	barrier, err := fence.New(fence.Config{Store: store, Dial: pools.Service, Log: log})
+	barrier, err := fence.New(fence.Config{Store: store, Dial: pools.Service, GiveBack: pools.KeepService, Log: log})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -113,7 +113,7 @@ func NewPerformer(ctx context.Context, store *etcd.Store, pools *backend.Pools, 
 
 func newPerformer(store *etcd.Store, barrier *fence.Fence, pools *backend.Pools, owner string, log *slog.Logger) (*schema.Performer, error) {
 	return schema.New(schema.Config{
-		Store: store, Fence: barrier, Dial: pools.Service, Router: owner, Log: log,
+		Store: store, Fence: barrier, Dial: pools.Service, GiveBack: pools.KeepService, Router: owner, Log: log,
 	})
 }
 
@@ -129,7 +129,8 @@ func (n *Node) serve(ctx context.Context, cfg Config) error {
 	}
 	n.latest.Store(first)
 	resolver, err := commit.NewResolver(commit.Config{
-		Maps: func() map[string]*directory.Map { return n.latest.Load().Maps }, Dial: n.pools.Service, Database: maintenance, Log: cfg.Log,
+		Maps: func() map[string]*directory.Map { return n.latest.Load().Maps }, Dial: n.pools.Service, GiveBack: n.pools.KeepService,
+		Database: maintenance, Log: cfg.Log,
 	})
 	if err != nil {
 		return err

@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/shardyard/shardyard/directory"
 )
 
@@ -26,6 +24,8 @@ type Pools struct {
 	cleanContext func() (context.Context, context.CancelFunc) // of one clean-up; ends with Close
 	stop         context.CancelFunc
 	closing      <-chan struct{} // closed by Close
+
+	services services
 
 	mu    sync.RWMutex
 	pools map[poolKey]*pool
@@ -47,7 +47,7 @@ func New(ctx context.Context, cfg Config) (*Pools, error) {
 	p.cleanContext = func() (context.Context, context.CancelFunc) {
 		return context.WithTimeout(background, cfg.CleanTimeout)
 	}
-	p.sweepEvery = max(min(cfg.IdleTimeout, cfg.MaxLifetime, time.Minute)/4, time.Millisecond)
+	p.sweepEvery = max(min(cfg.IdleTimeout, cfg.MaxLifetime, serviceIdleTimeout)/4, time.Millisecond)
 	p.goroutine(p.sweepLoop)
 	return p, nil
 }
@@ -99,6 +99,7 @@ func (p *Pools) Reconnect(shard directory.ShardID) {
 // reports whether none is left.
 func (p *Pools) CloseDatabase(database string) bool {
 	none := true
+	p.closeServices(func(key serviceKey, _ time.Time) bool { return key.database == database })
 	p.mu.RLock()
 	var list []*pool
 	for key, pool := range p.pools {
@@ -130,30 +131,6 @@ func (p *Pools) TerminateAll(shard directory.ShardID) {
 	})
 }
 
-// Service opens a connection as the service role, outside of the pools. The caller closes it.
-func (p *Pools) Service(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {
-	return p.ServiceAs(ctx, shard, database, p.cfg.ServiceUser)
-}
-
-// ServiceAs is Service for a connection that is authenticated as another user.
-func (p *Pools) ServiceAs(ctx context.Context, shard directory.Shard, database, user string) (*pgx.Conn, error) {
-	if p.closed() {
-		return nil, ErrClosed
-	}
-	config, err := p.cfg.connectConfig(shard.Primary, Identity{Database: database, User: user})
-	if err != nil {
-		return nil, fmt.Errorf("connect to shard %s: %w", shard.ID, err)
-	}
-	config.MaxProtocolMessageBodyLen = 0
-	within, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
-	defer cancel()
-	conn, err := pgx.ConnectConfig(within, config)
-	if err != nil {
-		return nil, connectFailed(ctx, shard.ID, err)
-	}
-	return conn, nil
-}
-
 // Close closes what is idle, wakes those who wait with ErrClosed, and returns when all clean-up has ended. Connections
 // in use are closed as they are released.
 func (p *Pools) Close() {
@@ -165,6 +142,7 @@ func (p *Pools) Close() {
 	}
 	p.taskMu.Unlock()
 	p.stop()
+	p.closeServices(func(serviceKey, time.Time) bool { return true })
 	for _, pool := range p.list("") {
 		pool.mu.Lock()
 		idle := pool.retire()
@@ -242,6 +220,7 @@ func (p *Pools) sweepLoop() {
 // sweep closes idle connections that are old, unused or dead, and forgets pools that nobody has used for long, so that
 // the table does not grow with every user that ever came.
 func (p *Pools) sweep(now time.Time) {
+	p.closeServices(func(_ serviceKey, since time.Time) bool { return now.Sub(since) > serviceIdleTimeout })
 	for _, pool := range p.list("") {
 		pool.mu.Lock()
 		old := pool.takeIdle(func(c *Conn) bool {

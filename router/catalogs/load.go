@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -15,29 +14,31 @@ import (
 	"github.com/shardyard/shardyard/planner/catalog"
 )
 
-// closeTimeout bounds the goodbye to a server.
-const closeTimeout = 2 * time.Second
-
-// Dialer opens a connection of the service role to a database on a shard. The caller closes it.
-type Dialer = func(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error)
+// Shards reaches the shards as the service role.
+type Shards interface {
+	// Service returns a connection to a database on a shard's primary.
+	Service(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error)
+	// KeepService takes it back; its session is as it was at first.
+	KeepService(ctx context.Context, conn *pgx.Conn)
+}
 
 // Load reads the catalog of the map's database. The home shard must answer; another shard that does not
 // is listed in the snapshot's Unread, and every user type is unknown there.
 //
 // The snapshot's version is the map's: load the map first, so that a change in between makes the
 // snapshot look older than it is, never newer.
-func (l *Loader) Load(ctx context.Context, m *directory.Map, dial Dialer) (*catalog.Snapshot, error) {
+func (l *Loader) Load(ctx context.Context, m *directory.Map, shards Shards) (*catalog.Snapshot, error) {
 	home, ok := m.Shard(m.Home)
 	if !ok {
 		return nil, fmt.Errorf("load catalog of %s: home shard %s is not in the map", m.Database, m.Home)
 	}
-	others := readShards(ctx, m, dial, nil)
-	conn, err := dial(ctx, *home, m.Database)
+	others := readShards(ctx, m, shards, nil)
+	conn, err := shards.Service(ctx, *home, m.Database)
 	if err != nil {
 		others.wait()
 		return nil, fmt.Errorf("connect to home shard %s: %w", m.Home, err)
 	}
-	defer closeConn(ctx, conn)
+	defer shards.KeepService(ctx, conn)
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
 		others.wait()
@@ -59,12 +60,12 @@ func (l *Loader) Load(ctx context.Context, m *directory.Map, dial Dialer) (*cata
 }
 
 // LoadWithin is Load as an open transaction sees it: the home shard and those of lent are read on the transaction's
-// own connections, the other shards on connections of dial.
+// own connections, the other shards on service connections.
 func (l *Loader) LoadWithin(
-	ctx context.Context, m *directory.Map, dial Dialer, lent []directory.ShardID,
+	ctx context.Context, m *directory.Map, shards Shards, lent []directory.ShardID,
 	lend func(ctx context.Context, shard directory.ShardID, use func(*pgx.Conn) error) error,
 ) (*catalog.Snapshot, error) {
-	others := readShards(ctx, m, dial, lent)
+	others := readShards(ctx, m, shards, lent)
 	defer others.wait()
 	var data *catalog.Data
 	var objects []catalog.Object
@@ -139,7 +140,7 @@ func (s *shardAnswers) missing(known []*catalog.Relation) []*catalog.Relation {
 }
 
 // readShards asks all shards but the home shard and those of but.
-func readShards(ctx context.Context, m *directory.Map, dial Dialer, but []directory.ShardID) *shardAnswers {
+func readShards(ctx context.Context, m *directory.Map, shards Shards, but []directory.ShardID) *shardAnswers {
 	all := &shardAnswers{
 		types:   make(map[directory.ShardID][]catalog.ShardType),
 		objects: make(map[directory.ShardID]map[catalog.Object]bool),
@@ -149,7 +150,7 @@ func readShards(ctx context.Context, m *directory.Map, dial Dialer, but []direct
 			continue
 		}
 		all.group.Go(func() {
-			answer, err := dialAndRead(ctx, shard, m.Database, dial)
+			answer, err := readOther(ctx, shard, m.Database, shards)
 			all.add(shard.ID, answer, err)
 		})
 	}
@@ -178,8 +179,8 @@ SELECT n.nspname::text, t.typname::text, t.oid
 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 WHERE t.oid >= 12000 AND n.nspname !~ '^pg_(toast|temp)'`
 
-func dialAndRead(ctx context.Context, shard directory.Shard, database string, dial Dialer) (shardAnswer, error) {
-	conn, err := dial(ctx, shard, database)
+func readOther(ctx context.Context, shard directory.Shard, database string, shards Shards) (shardAnswer, error) {
+	conn, err := shards.Service(ctx, shard, database)
 	if err != nil {
 		var refused *pgconn.PgError
 		if errors.As(err, &refused) && refused.Code == "3D000" {
@@ -187,7 +188,7 @@ func dialAndRead(ctx context.Context, shard directory.Shard, database string, di
 		}
 		return shardAnswer{}, err
 	}
-	defer closeConn(ctx, conn)
+	defer shards.KeepService(ctx, conn)
 	return readShard(ctx, conn)
 }
 
@@ -214,10 +215,4 @@ func readShard(ctx context.Context, conn *pgx.Conn) (shardAnswer, error) {
 	}
 	answer.indexes = r.data.Relations
 	return answer, nil
-}
-
-func closeConn(ctx context.Context, conn *pgx.Conn) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-	defer cancel()
-	_ = conn.Close(ctx)
 }

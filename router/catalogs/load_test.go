@@ -20,8 +20,18 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(devcluster.Main(m, devcluster.Config{Shards: 2, BurnOIDs: true, Databases: []string{"app"}}, &cluster))
 }
 
-func dial(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {
+// shards connects anew each time, and to none of lost.
+type shards struct{ lost directory.ShardID }
+
+func (s shards) Service(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {
+	if shard.ID == s.lost {
+		return nil, errors.New("lost")
+	}
 	return pgx.Connect(ctx, fmt.Sprintf("TimeZone=UTC host=%s port=%d user=postgres dbname=%s sslmode=disable", shard.Primary.Host, shard.Primary.Port, database))
+}
+
+func (shards) KeepService(ctx context.Context, conn *pgx.Conn) {
+	_ = conn.Close(context.WithoutCancel(ctx))
 }
 
 func connect(t *testing.T, shard int, sql string) *pgx.Conn {
@@ -42,8 +52,8 @@ const types = `DROP SCHEMA IF EXISTS public CASCADE; CREATE SCHEMA public;
 
 func appMap(t *testing.T) *directory.Map {
 	t.Helper()
-	shards := cluster.Shards()
-	m, err := directory.NewMap(directory.Map{ClusterID: "c", Database: "app", Epoch: 1, CatalogVersion: 7, Shards: shards, Home: shards[0].ID})
+	list := cluster.Shards()
+	m, err := directory.NewMap(directory.Map{ClusterID: "c", Database: "app", Epoch: 1, CatalogVersion: 7, Shards: list, Home: list[0].ID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +73,7 @@ func TestLoad(t *testing.T) {
 		CREATE FUNCTION std(x int) RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM public.b; END;
 		CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER nothing FOREIGN DATA WRAPPER nothing; CREATE FOREIGN TABLE away (id int) SERVER nothing`)
 	connect(t, 1, types+"CREATE TABLE away (id int CONSTRAINT away_pk PRIMARY KEY)")
-	s, err := new(Loader).Load(t.Context(), appMap(t), dial)
+	s, err := new(Loader).Load(t.Context(), appMap(t), shards{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,12 +170,7 @@ func TestLoadOnSeesItsTransaction(t *testing.T) {
 func TestLostShard(t *testing.T) {
 	connect(t, 0, types)
 	other := cluster.Shards()[1].ID
-	s, err := new(Loader).Load(t.Context(), appMap(t), func(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error) {
-		if shard.ID == other {
-			return nil, errors.New("lost")
-		}
-		return dial(ctx, shard, database)
-	})
+	s, err := new(Loader).Load(t.Context(), appMap(t), shards{lost: other})
 	if err != nil {
 		t.Fatal(err)
 	}

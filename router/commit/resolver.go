@@ -21,6 +21,8 @@ type Config struct {
 	Maps func() map[string]*directory.Map
 	// Dial opens a service connection, as a superuser or a member of all roles of the applications. Required.
 	Dial func(ctx context.Context, shard directory.Shard, database string) (*pgx.Conn, error)
+	// GiveBack takes back a connection of Dial, in the state that it had. Defaults to closing it.
+	GiveBack func(ctx context.Context, conn *pgx.Conn)
 	// Database is one that every shard has. Defaults to "postgres".
 	Database string
 	// Interval is the pause between two looks at the shards. Defaults to 1 s.
@@ -46,6 +48,9 @@ func (c *Config) setDefaults() {
 	c.Patience = cmp.Or(c.Patience, 10*time.Second)
 	c.PruneInterval = cmp.Or(c.PruneInterval, 30*time.Second)
 	c.Keep = cmp.Or(c.Keep, 5*time.Minute)
+	if c.GiveBack == nil {
+		c.GiveBack = Close
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -350,7 +355,7 @@ func (r *Resolver) at(ctx context.Context, maps map[string]*directory.Map, at pl
 	if err != nil {
 		return err
 	}
-	defer Close(ctx, conn)
+	defer r.cfg.GiveBack(ctx, conn)
 	return do(conn)
 }
 

@@ -68,7 +68,7 @@ func (p *Performer) CreatedDatabase(ctx context.Context, name string) (*director
 	if err != nil {
 		return nil, err
 	}
-	defer p.close(ctx, home)
+	defer p.giveBack(ctx, home)
 	done := []directory.ShardID{m.Home}
 	for _, shard := range m.Shards {
 		if err := p.join(ctx, m, home, shard.ID); err != nil {
@@ -108,7 +108,7 @@ func (p *Performer) onServer(ctx context.Context, shard *directory.Shard, do fun
 	if err != nil {
 		return fmt.Errorf("connect to shard %s: %w", shard.ID, err)
 	}
-	defer p.close(ctx, conn)
+	defer p.config.GiveBack(ctx, conn)
 	return do(conn)
 }
 

@@ -29,7 +29,7 @@ func (p *Performer) Join(ctx context.Context, database string, shard directory.S
 	if err != nil {
 		return err
 	}
-	defer p.close(ctx, home)
+	defer p.giveBack(ctx, home)
 	return p.join(ctx, m, home, shard)
 }
 
@@ -47,7 +47,7 @@ func (p *Performer) join(ctx context.Context, m *directory.Map, home *pgx.Conn, 
 	if err != nil {
 		return err
 	}
-	defer p.close(ctx, conn)
+	defer p.giveBack(ctx, conn)
 	if err := migrations.Apply(ctx, conn.Config()); err != nil {
 		return fmt.Errorf("migrate shard %s: %w", id, err)
 	}
@@ -66,7 +66,7 @@ func (p *Performer) createDatabase(ctx context.Context, m *directory.Map, home *
 	if err != nil {
 		return fmt.Errorf("connect to shard %s: %w", shard.ID, err)
 	}
-	defer p.close(ctx, conn)
+	defer p.config.GiveBack(ctx, conn)
 	var exists bool
 	err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_database WHERE datname = $1)", m.Database).Scan(&exists)
 	if err != nil || exists {
@@ -144,7 +144,7 @@ func (p *Performer) register(ctx context.Context, database string) (*directory.M
 	if err != nil {
 		return nil, err
 	}
-	defer p.close(ctx, home)
+	defer p.giveBack(ctx, home)
 	for _, shard := range m.Shards {
 		if err := p.join(ctx, m, home, shard.ID); err != nil {
 			return nil, fmt.Errorf("join shard %s to database %s: %w", shard.ID, database, err)

@@ -27,6 +27,8 @@ type Config struct {
 	Fence *fence.Fence
 	// Dial opens connections of the service role, a superuser, to the shards.
 	Dial fence.Dialer
+	// GiveBack takes back a connection of Dial, in the state that it had. Defaults to closing it.
+	GiveBack func(ctx context.Context, conn *pgx.Conn)
 	// Router is the name of this router: the owner of the holds that it sets.
 	Router string
 	// LockTimeout bounds each wait for a lock on a table. Defaults to 3s.
@@ -45,6 +47,9 @@ type Config struct {
 func (c *Config) validate() error {
 	if c.Store == nil || c.Fence == nil || c.Dial == nil || c.Router == "" {
 		return errors.New("schema: a store, a fence, a dialer and a router's name are needed")
+	}
+	if c.GiveBack == nil {
+		c.GiveBack = func(ctx context.Context, conn *pgx.Conn) { _ = conn.Close(ctx) }
 	}
 	for _, d := range []struct {
 		value *time.Duration
@@ -214,6 +219,17 @@ func (p *Performer) close(ctx context.Context, conn *pgx.Conn) {
 	ctx, cancel := p.cleanup(ctx)
 	defer cancel()
 	_ = conn.Close(ctx)
+}
+
+// giveBack takes back a connection of dial whose settings nobody has changed, for whoever asks next.
+func (p *Performer) giveBack(ctx context.Context, conn *pgx.Conn) {
+	ctx, cancel := p.cleanup(ctx)
+	defer cancel()
+	if _, err := conn.Exec(ctx, "RESET application_name"); err != nil {
+		p.close(ctx, conn)
+		return
+	}
+	p.config.GiveBack(ctx, conn)
 }
 
 // cleanup is a context for what must be done although ctx may have ended.

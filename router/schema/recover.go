@@ -147,7 +147,7 @@ func (p *Performer) preparedParts(ctx context.Context, m *directory.Map, shard d
 	if err != nil {
 		return nil, err
 	}
-	defer p.close(ctx, conn)
+	defer p.giveBack(ctx, conn)
 	rows, err := conn.Query(ctx, `SELECT gid FROM pg_catalog.pg_prepared_xacts
 		WHERE database = pg_catalog.current_database() AND pg_catalog.starts_with(gid, $1)`, gidPrefix+m.ClusterID+":")
 	if err != nil {
@@ -182,7 +182,7 @@ func (p *Performer) resolve(ctx context.Context, m *directory.Map, shard directo
 	if err != nil {
 		return err
 	}
-	defer p.close(ctx, conn)
+	defer p.giveBack(ctx, conn)
 	if verb == "ROLLBACK PREPARED" {
 		if err := terminate(ctx, conn, applicationName(id)); err != nil {
 			return fmt.Errorf("terminate connections on shard %s: %w", shard, err)

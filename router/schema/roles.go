@@ -114,7 +114,7 @@ func (p *Performer) syncRoles(ctx context.Context, m *directory.Map, shards []di
 	if err != nil {
 		return err
 	}
-	defer p.close(ctx, home)
+	defer p.giveBack(ctx, home)
 	for _, shard := range shards {
 		if shard == m.Home {
 			continue
@@ -124,7 +124,7 @@ func (p *Performer) syncRoles(ctx context.Context, m *directory.Map, shards []di
 			return err
 		}
 		err = copyRoles(ctx, home, conn)
-		p.close(ctx, conn)
+		p.giveBack(ctx, conn)
 		if err != nil {
 			return err
 		}

@@ -452,7 +452,7 @@ func (p *Performer) transactionStatus(ctx context.Context, m *directory.Map, sha
 	if err != nil {
 		return "", err
 	}
-	defer p.close(ctx, conn)
+	defer p.giveBack(ctx, conn)
 	var status *string
 	err = conn.QueryRow(ctx, "SELECT pg_catalog.pg_xact_status($1::text::pg_catalog.xid8)", xid).Scan(&status)
 	if err != nil {

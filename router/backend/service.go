@@ -14,6 +14,8 @@ import (
 const (
 	// maxIdleServices bounds the kept service connections of one database on one server.
 	maxIdleServices = 2
+	// maxIdleServicesOfServer bounds those of all databases: they take of the server's max_connections.
+	maxIdleServicesOfServer = 6
 	// serviceIdleTimeout closes a kept service connection that nobody has used for so long. A connection is dear (the server
 	// starts a process and fills its caches), and bookkeeping comes in bursts: a change of a table asks each shard four times.
 	serviceIdleTimeout = 10 * time.Second
@@ -75,9 +77,14 @@ func (p *Pools) ServiceAs(ctx context.Context, shard directory.Shard, database, 
 // KeepService takes back a connection of Service for the next who wants one like it. Its session must be as it was at first:
 // settings, locks and temporary tables. One that is broken, in a transaction or too many is closed.
 func (p *Pools) KeepService(ctx context.Context, conn *pgx.Conn) {
-	if conn.IsClosed() || conn.PgConn().IsBusy() || conn.PgConn().TxStatus() != 'I' || !p.services.keep(conn) {
+	if conn.IsClosed() || conn.PgConn().IsBusy() || conn.PgConn().TxStatus() != 'I' {
 		p.closeService(ctx, conn)
-	} else if p.closed() { // Close may have looked before it was kept
+		return
+	}
+	if tooMany := p.services.keep(conn); tooMany != nil {
+		p.closeService(ctx, tooMany)
+	}
+	if p.closed() { // Close may have looked before it was kept
 		p.closeServices(func(serviceKey, time.Time) bool { return true })
 	}
 }
@@ -117,18 +124,37 @@ func (s *services) take(key serviceKey) *pgx.Conn {
 	return last.conn
 }
 
-func (s *services) keep(conn *pgx.Conn) bool {
+// keep returns one that has to be closed instead, if there are too many.
+func (s *services) keep(conn *pgx.Conn) (tooMany *pgx.Conn) {
 	key := keyOf(conn.Config())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.idle[key]) >= maxIdleServices {
-		return false
+		return conn
 	}
 	if s.idle == nil {
 		s.idle = make(map[serviceKey][]idleService)
 	}
 	s.idle[key] = append(s.idle[key], idleService{conn: conn, since: time.Now()})
-	return true
+	ofServer := 0
+	var oldest serviceKey
+	for other, list := range s.idle {
+		if other.host != key.host || other.port != key.port {
+			continue
+		}
+		if ofServer == 0 || list[0].since.Before(s.idle[oldest][0].since) {
+			oldest = other
+		}
+		ofServer += len(list)
+	}
+	if ofServer <= maxIdleServicesOfServer {
+		return nil
+	}
+	tooMany = s.idle[oldest][0].conn
+	if s.idle[oldest] = s.idle[oldest][1:]; len(s.idle[oldest]) == 0 {
+		delete(s.idle, oldest)
+	}
+	return tooMany
 }
 
 func (s *services) remove(chosen func(key serviceKey, since time.Time) bool) []*pgx.Conn {

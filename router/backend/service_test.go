@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -62,6 +63,32 @@ func TestServiceIsKept(t *testing.T) {
 	p.sweep(time.Now().Add(2 * serviceIdleTimeout))
 	if !list[0].IsClosed() || len(p.services.idle) != 0 {
 		t.Error("an idle connection was kept for longer than the timeout")
+	}
+}
+
+// The databases of a server together do not keep more than some: the one that waited longest goes.
+func TestServicesOfServer(t *testing.T) {
+	p := newPools(t, nil)
+	admin := service(t, p, "postgres")
+	t.Cleanup(func() { p.KeepService(testContext(t), admin) })
+	var kept []*pgx.Conn
+	for i := range maxIdleServicesOfServer + 1 {
+		database := fmt.Sprintf("kept%d", i)
+		if _, err := admin.Exec(testContext(t), "CREATE DATABASE "+database+" STRATEGY file_copy"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if _, err := admin.Exec(testContext(t), "DROP DATABASE "+database+" WITH (FORCE)"); err != nil {
+				t.Error(err)
+			}
+		})
+		kept = append(kept, service(t, p, database))
+	}
+	for _, conn := range kept {
+		p.KeepService(testContext(t), conn)
+	}
+	if !kept[0].IsClosed() || kept[1].IsClosed() {
+		t.Error("not the oldest was closed")
 	}
 }
 

@@ -89,11 +89,15 @@ func (b *Bed) directory(cfg Config) etcd.Config {
 	return etcd.Config{Endpoints: b.Shards.Etcd().Endpoints(), LeaseTTL: cfg.LeaseTTL}
 }
 
+// idleTimeout closes the connections to the databases of the scripts that have ended.
+const idleTimeout = 5 * time.Second
+
 // AddRouter starts one more router.
 func (b *Bed) AddRouter(ctx context.Context, name string, cancelPrefix uint16, cfg Config) error {
 	config := nodetest.Config(b.Shards, name, cancelPrefix)
 	config.Router.Fault, config.Router.FreshGoroutine = cfg.Fault, cfg.FreshGoroutine && cancelPrefix%2 == 0
 	config.Directory, config.Log = b.directory(cfg), cfg.Log
+	config.Pools.IdleTimeout = idleTimeout
 	running, err := node.Start(ctx, config)
 	if err != nil {
 		return fmt.Errorf("start router %s: %w", name, err)

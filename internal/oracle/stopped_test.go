@@ -2,12 +2,15 @@ package oracle
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -73,6 +76,9 @@ func startRouterProcess(t *testing.T) (address string, signal func(syscall.Signa
 		if err := cmd.Process.Signal(s); err != nil {
 			t.Error(err)
 		}
+		for s == syscall.SIGSTOP && !isStopped(t, cmd.Process.Pid) { // the kernel stops one thread after the other
+			runtime.Gosched()
+		}
 	}
 	t.Cleanup(func() {
 		signal(syscall.SIGCONT)
@@ -86,6 +92,26 @@ func startRouterProcess(t *testing.T) (address string, signal func(syscall.Signa
 		t.Fatalf("router process said no address: %v", err)
 	}
 	return strings.TrimSpace(line), signal
+}
+
+// isStopped reports whether all threads of a process are.
+func isStopped(t *testing.T, pid int) bool {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("find threads of process %d: %v", pid, err)
+	}
+	for _, path := range threads {
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The state follows the name, which may hold anything: proc(5).
+		if state := stat[bytes.LastIndexByte(stat, ')')+2]; state != 'T' {
+			return false
+		}
+	}
+	return true
 }
 
 func connectTo(t *testing.T, address string) *pgx.Conn {

@@ -208,6 +208,9 @@ func (a *analysis) copyOption(n *node, fields []*catalog.Column, data *CopyData)
 			rows.refuse(refuse("Use another character.", "COPY with a newline as quote or escape is not supported"))
 		}
 	}
+	if rows.Quote == `\` { // a row that begins with it and a point would be an end marker to a shard that has seen no newline yet
+		rows.refuse(refuse("Use another character.", "COPY with a backslash as quote into a sharded table is not supported"))
+	}
 }
 
 func (d *CopyData) print(b *strings.Builder) {

@@ -44,7 +44,6 @@ var variants = []variant{
 	{"(FORMAT csv)", Options{Format: CSV}, csvTokens},
 	{"(FORMAT csv, HEADER)", Options{Format: CSV, Header: true}, csvTokens},
 	{"(FORMAT csv, ESCAPE '\\')", Options{Format: CSV, Escape: '\\'}, csvTokens},
-	{"(FORMAT csv, QUOTE '\\')", Options{Format: CSV, Quote: '\\'}, csvTokens},
 	{"(FORMAT csv, QUOTE '''', ESCAPE '\"', DELIMITER '|')", Options{Format: CSV, Quote: '\'', Escape: '"', Delimiter: '|'}, csvTokens},
 	{"(FORMAT csv, NULL 'null', FORCE_NOT_NULL (a, b), FORCE_NULL (c))",
 		Options{Format: CSV, Null: "null", HasNull: true, ForceNotNull: []bool{true, true, false}, ForceNull: []bool{false, false, true}}, csvTokens},

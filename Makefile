@@ -79,6 +79,10 @@ crash: ## kill routers (-9) at every step of commits over several shards and of 
 chaos: ## move money for CHAOSTIME while shards, routers and etcd are killed (-9) and stopped (SEED=n repeats one run)
 	$(GO) test -timeout 60m -count=1 -v ./internal/chaos -chaos.for $(CHAOSTIME) -chaos.rest 0 $(if $(SEED),-chaos.seed $(SEED))
 
+.PHONY: conformance
+conformance: ## run PostgreSQL's own regression and isolation suites through the router (RUN=files, CONFORMANCE_FLAGS='-suites regress -json')
+	$(GO) run ./internal/conformance $(if $(RUN),-run '$(RUN)') $(CONFORMANCE_FLAGS)
+
 .PHONY: bench
 bench: build ## measure what the router costs: select, commit, scatter, copy (RUN, BENCH_FLAGS); writes docs/performance.md
 	$(GO) run ./internal/bench $(if $(RUN),-run '$(RUN)') $(BENCH_FLAGS)

@@ -92,6 +92,9 @@ type analysis struct {
 	// refused is the first reason found against the whole statement.
 	refused *Error
 
+	// unseen is why the statement must be watched (Plan.Watched); where it cannot be, it is refused for that reason.
+	unseen *Error
+
 	// homeOnly names an object of the statement that only the home shard has, homeOnlyP is where it stands.
 	homeOnly  string
 	homeOnlyP int
@@ -143,6 +146,16 @@ func (a *analysis) refuse(err *Error, offset int) {
 		a.refused = err.at(a.position(offset))
 	}
 }
+
+// watch notes that the statement runs code of which it cannot be seen which tables it uses.
+func (a *analysis) watch(reason *Error, offset int) {
+	if a.unseen == nil {
+		a.unseen = reason.at(a.position(offset))
+	}
+}
+
+// watched reports whether the statement must be watched.
+func (a *analysis) watched() bool { return a.unseen != nil && a.env.Map.AnythingSharded() }
 
 // position converts a byte offset to a 1-based character; 0 if offset is negative.
 func (a *analysis) position(offset int) int {

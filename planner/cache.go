@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"unicode/utf8"
 	"unsafe"
 
@@ -22,7 +23,12 @@ const maxCachedKey = 32 << 10
 type Planner struct {
 	cache   *otter.Cache[string, *entry]
 	scratch sync.Pool // of *scratch
+
+	made, found atomic.Uint64
 }
+
+// Plans tells how many statements were planned, and for how many a plan was in the cache.
+func (p *Planner) Plans() (made, found uint64) { return p.made.Load(), p.found.Load() }
 
 // entry is what the cache knows under a key. It counts only under the epoch and catalog it was made for.
 type entry struct {
@@ -96,15 +102,18 @@ func (p *Planner) Plan(st *Statement, paramTypes []uint32, env *Env) (*Plan, err
 	if cached {
 		found := p.lookup(s.key, env)
 		if found != nil && found.plan != nil {
+			p.found.Add(1)
 			return found.plan, nil
 		}
 		if found != nil {
 			s.key = append(append(s.key[:settings], 't'), st.Text...)
 			if found = p.lookup(s.key, env); found != nil && found.plan != nil {
+				p.found.Add(1)
 				return found.plan, nil
 			}
 		}
 	}
+	p.made.Add(1)
 	plan, refusal := newPlan(st, paramTypes, env)
 	if refusal != nil {
 		return nil, refusal

@@ -23,6 +23,9 @@ func (a *analysis) planDDL(m message) (*Plan, *Error) {
 		if err := a.checkDefinition(m); err != nil {
 			return nil, err
 		}
+		if kind := kindName(m); a.watched() && kind != "ViewStmt" && kind != "RuleStmt" { // those run nothing
+			plan.Watched, plan.Mirrors = true, a.anyReferences()
+		}
 		return plan, nil
 	}
 	if main := mainRelation(m); main != nil && !a.mainIsAway(m) {
@@ -195,6 +198,9 @@ func (a *analysis) planSelectInto(sel *selectStmt) (*Plan, *Error) {
 	plan.Dirty = a.functions.dirty || a.functions.setConfig > 0
 	if a.env.Map.AnythingSharded() && a.refused != nil {
 		return nil, a.refused
+	}
+	if a.watched() {
+		plan.Watched, plan.Mirrors = true, a.anyReferences()
 	}
 	return plan, nil
 }

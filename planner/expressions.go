@@ -236,7 +236,8 @@ func setFirst(name *string, at *int, value string, position int) {
 	}
 }
 
-// reach refuses functions that may read or write tables that are not on the home shard alone.
+// reach refuses functions that may read or write tables that are not on the home shard alone, and has those watched that cannot be
+// read.
 func (a *analysis) reach(info functionInfo, position int) {
 	a.functions.user = a.functions.user || info.user
 	a.functions.mirrors = a.functions.mirrors || info.mirrors
@@ -245,7 +246,7 @@ func (a *analysis) reach(info functionInfo, position int) {
 		a.refuse(refuse("Use the table in the statement itself.",
 			"function %s may use table %s, which is not on the home shard alone", info.name, info.touches), position)
 	case info.opaque:
-		a.refuse(refuse("Write what the function does as a statement, or in a language whose body can be read (SQL, or PL/pgSQL without EXECUTE).",
+		a.watch(refuse("Write what the function does as a statement, or in a language whose body can be read (SQL, or PL/pgSQL without EXECUTE).",
 			"it cannot be seen which tables function %s uses, and tables of this database are sharded", info.name), position)
 	}
 }

@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,8 +48,8 @@ func (a *analysis) planTransfer(i *insertStmt, why *Error) (*Plan, *Error) {
 	whole := a.fresh()
 	whole.modification(i, nil, &context{})
 	whole.finishAll()
-	if whole.refused != nil {
-		return nil, whole.refused
+	if err := cmp.Or(whole.refused, whole.unseen); err != nil {
+		return nil, err
 	}
 	in := whole.insertion
 	switch {

@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -150,8 +151,8 @@ func (a *analysis) planConcurrently(m message) (*Plan, *Error) {
 		}
 		return true
 	})
-	if a.refused != nil {
-		return nil, a.refused
+	if a.refused != nil || a.unseen != nil {
+		return nil, cmp.Or(a.refused, a.unseen)
 	}
 	table, _ := a.env.Map.Table(away[0])
 	if columns, unique := uniqueColumns(m); unique && table.Kind == directory.TableSharded {

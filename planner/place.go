@@ -75,6 +75,12 @@ func (a *analysis) plan(tag string) (*Plan, *Error) {
 		return nil, refuse("Call the function in a statement of its own, which runs on the home shard.",
 			"function %s would act on another shard than the home shard", u.central).at(a.position(u.centralP))
 	}
+	if plan.Watched = a.watched(); plan.Watched {
+		if len(spread)+len(elsewhere) > 0 {
+			return nil, a.unseen
+		}
+		plan.Mirrors = plan.Mirrors || a.anyReferences()
+	}
 	switch {
 	case len(spread) > 0:
 		plan.Route = a.routeByKey(spread)
@@ -84,7 +90,7 @@ func (a *analysis) plan(tag string) (*Plan, *Error) {
 		plan.Refusal = refuse(hintPin, "%s", a.severalShards(tag))
 	case len(elsewhere) > 0:
 		plan.Route = Route{Kind: RouteShard, Shard: elsewhere[0].table.Shard}
-	case a.onlyReferences():
+	case a.onlyReferences() && !plan.Watched:
 		plan.Route = Route{Kind: RouteAny}
 	default:
 		plan.Route = Route{Kind: RouteHome}
@@ -101,7 +107,7 @@ func (a *analysis) severalShards(tag string) string {
 }
 
 // checkHome refuses relations of the home shard that lead to tables elsewhere: views, tables with
-// children, rules or policies, and what a write sets off.
+// children, rules or policies, and what a write sets off. Those that lead nobody knows where are watched.
 func (a *analysis) checkHome(r *reference) *Error {
 	rel := r.relation
 	if rel == nil || rel.System {
@@ -121,8 +127,8 @@ func (a *analysis) checkHome(r *reference) *Error {
 			"%s %s leads to table %s, which is not on the home shard alone", what, rel.Name, name)
 	}
 	if rel.Opaque {
-		return refuse("Write the functions that it calls in a language whose body can be read (SQL, or PL/pgSQL without EXECUTE).",
-			"%s %s calls a function of which it cannot be seen which tables it uses, and tables of this database are sharded", what, rel.Name)
+		a.watch(refuse("Write the functions that it calls in a language whose body can be read (SQL, or PL/pgSQL without EXECUTE).",
+			"%s %s calls a function of which it cannot be seen which tables it uses, and tables of this database are sharded", what, rel.Name), r.position)
 	}
 	return nil
 }

@@ -80,6 +80,9 @@ type Plan struct {
 	// CALL, a volatile function that is not built in): the connection is to be cleaned
 	// before another session gets it.
 	Dirty bool
+	// Watched: it runs code of which it cannot be seen which tables it uses. It runs on the home shard, and the executor looks
+	// afterwards whether it has used tables that are not on that shard alone; if it has, it fails.
+	Watched bool
 	// Pins is not empty when the statement leaves behind something that cannot be carried to
 	// another connection; it names that thing ("temporary table", "session advisory lock",
 	// "cursor with hold"). The session keeps its connection to the shard then.

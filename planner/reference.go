@@ -21,6 +21,11 @@ func (a *analysis) anyReference(list []directory.TableName) bool {
 	})
 }
 
+// anyReferences reports whether there is any reference table.
+func (a *analysis) anyReferences() bool {
+	return slices.ContainsFunc(a.env.Map.Tables, func(t directory.Table) bool { return t.Kind == directory.TableReference })
+}
+
 // mirrors reports whether the statement may write a reference table: by itself, by a trigger of what it writes, or
 // by a function.
 func (a *analysis) mirrors() bool {

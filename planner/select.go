@@ -58,7 +58,7 @@ func (a *analysis) mayScatter(sel *selectStmt, top *context, plan *Plan) {
 
 // readOnly reports whether the statement provably writes nothing.
 func (a *analysis) readOnly() bool {
-	return !a.locking && !a.writes && !a.functions.writes && !a.functions.unusual && !a.anyWritten()
+	return !a.locking && !a.writes && !a.watched() && !a.functions.writes && !a.functions.unusual && !a.anyWritten()
 }
 
 func (a *analysis) anyWritten() bool {

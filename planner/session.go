@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/shardyard/shardyard/directory"
@@ -196,8 +197,8 @@ func afterAs(sql string) (text string, offset int, ok bool) {
 func (a *analysis) planExecute(e *executeStmt) (*Plan, *Error) {
 	data := &ExecuteData{Name: e.Name}
 	a.walkList(e.Params, &scope{}, &context{})
-	if a.refused != nil && a.env.Map.AnythingSharded() {
-		return nil, a.refused
+	if err := cmp.Or(a.refused, a.unseen); err != nil && a.env.Map.AnythingSharded() {
+		return nil, err
 	}
 	if name := a.valueCall(e.Params); name != "" && a.env.Map.AnythingSharded() && a.numbersRows() {
 		return nil, refuse("Call it in a statement of its own.",
@@ -264,6 +265,9 @@ func (a *analysis) planDeclare(d *declareStmt) (*Plan, *Error) {
 		Name: d.Portalname, Binary: d.Options&cursorBinary != 0,
 		Scroll: d.Options&cursorScroll != 0, Hold: d.Options&cursorHold != 0,
 	}
+	if plan.Cursor.Hold && plan.Watched {
+		return nil, a.unseen // its query may run when the transaction commits
+	}
 	if plan.Cursor.Hold {
 		plan.Pins = "cursor with hold"
 	}
@@ -294,17 +298,16 @@ func (a *analysis) planDo(m message) (*Plan, *Error) {
 		return true
 	})
 	hint := "Send the statements of the block one by one."
-	if language != "plpgsql" || mentions(body, "execute") {
-		return nil, refuse(hint, "it cannot be seen which tables the DO block uses, and tables of this database are sharded")
-	}
 	relations, opaque := a.env.Catalog.ExpressionReach(body)
+	opaque = opaque || language != "plpgsql" || mentions(body, "execute")
 	plan.Mirrors = a.anyReference(relations)
 	if name, ok := a.away(relations); ok {
 		return nil, refuse(hint, "the DO block may use table %s, which is not on the home shard alone", name)
 	}
-	if opaque {
-		return nil, refuse(hint, "the DO block calls a function of which it cannot be seen which tables it uses")
+	if opaque && endsTransactions(body) {
+		return nil, refuse(hint, "it cannot be seen which tables the DO block uses, tables of this database are sharded, and it ends transactions")
 	}
+	plan.Watched, plan.Mirrors = opaque, plan.Mirrors || opaque && a.anyReferences()
 	for i := range a.env.Map.Tables {
 		t := &a.env.Map.Tables[i]
 		if _, elsewhere := a.away([]directory.TableName{t.Name}); elsewhere && mentions(body, t.Name.Name) {
@@ -319,6 +322,12 @@ func mentions(text, word string) bool {
 	return strings.Contains(lower(text), lower(word))
 }
 
+// endsTransactions reports whether code may commit or roll back: within the transaction in which it would have to be watched it
+// could not.
+func endsTransactions(body string) bool {
+	return mentions(body, "commit") || mentions(body, "rollback")
+}
+
 // planCall plans CALL.
 func (a *analysis) planCall(m message) (*Plan, *Error) {
 	s := &scope{}
@@ -328,8 +337,32 @@ func (a *analysis) planCall(m message) (*Plan, *Error) {
 		return nil, err
 	}
 	plan.Dirty = true
+	if plan.Watched && a.callEndsTransactions(m) {
+		return nil, a.unseen
+	}
 	if plan.Route.Kind == RouteFilters {
 		return nil, refuse("Compute the arguments in a statement of their own.", "CALL with a query on sharded tables is not supported")
 	}
 	return plan, nil
+}
+
+// callEndsTransactions reports whether a procedure that is called may commit or roll back.
+func (a *analysis) callEndsTransactions(m message) bool {
+	found := false
+	walk(m, func(inner message) bool {
+		f, ok := inner.(*funcCall)
+		if !ok {
+			return true
+		}
+		parts, ok := names(f.Funcname)
+		if !ok || len(parts) == 0 {
+			return true
+		}
+		schema, name := qualified(parts)
+		for _, overload := range a.env.Catalog.Function(schema, name, a.path) {
+			found = found || endsTransactions(overload.Source)
+		}
+		return true
+	})
+	return found
 }

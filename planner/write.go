@@ -224,7 +224,7 @@ func (a *analysis) sameEverywhere(c *catalog.Column) (same bool, timed *node) {
 	own := newAnalysis(&Statement{Text: text}, nil, a.env, m)
 	own.selectInto(sel, nil, &context{})
 	u := &own.functions
-	same = own.refused == nil && u.volatile == "" && u.central == "" && u.clock == "" && !u.statementTime && u.server == "" &&
+	same = own.refused == nil && own.unseen == nil && u.volatile == "" && u.central == "" && u.clock == "" && !u.statementTime && u.server == "" &&
 		u.unknown == "" && own.clockText < 0 && own.regCast < 0 && len(own.references) == 0 && own.homeOnly == ""
 	if same && u.now {
 		timed = sel.TargetList[0].GetResTarget().GetVal()

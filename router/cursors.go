@@ -14,6 +14,8 @@ type cursor struct {
 	// writes: its query is not proved to be read-only, and runs when rows are fetched.
 	writes bool
 	hold   bool
+	// watched: its query runs code of which it cannot be seen which tables it uses.
+	watched bool
 }
 
 // noteCursor remembers where a DECLARE CURSOR runs.
@@ -24,7 +26,7 @@ func (c *Session) noteCursor(plan *planner.Plan, shard directoryShard) {
 	if c.cursors == nil {
 		c.cursors = make(map[string]cursor)
 	}
-	c.cursors[plan.Cursor.Name] = cursor{shard: shard, writes: !plan.ReadOnly, hold: plan.Cursor.Hold}
+	c.cursors[plan.Cursor.Name] = cursor{shard: shard, writes: !plan.ReadOnly, hold: plan.Cursor.Hold, watched: plan.Watched}
 }
 
 // cursorTaken fails if the name of a DECLARE CURSOR is that of a cursor on another shard than its own. That
@@ -110,7 +112,7 @@ func (c *Session) cursorPortal(ctx context.Context, name string) (*portal, error
 	if err != nil {
 		return nil, err
 	}
-	fetch := &planner.Plan{Kind: planner.Fetch, ReadOnly: !at.writes}
+	fetch := &planner.Plan{Kind: planner.Fetch, Name: name, ReadOnly: !at.writes}
 	p := &portal{name: name, st: &statement{plan: fetch}, plan: fetch, view: c.view, bound: exec.AdoptPortal(l, name)}
 	p.bound.SetReadOnly(fetch.ReadOnly)
 	return p, nil

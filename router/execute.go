@@ -135,9 +135,12 @@ func (c *Session) executeOn(ctx context.Context, p *portal, maxRows int32) error
 	if inner := p.inner; inner != nil { // an EXECUTE does what its statement does
 		plan = inner
 	}
+	if err := c.watch(ctx, l, plan); err != nil {
+		return err
+	}
 	undo := c.prepareEffects(l, plan)
 	c.x.Execute(&p.bound, maxRows)
-	if plan.Mirrors {
+	if plan.Mirrors || c.watched(plan) {
 		if err := c.x.Drain(ctx, l); err != nil || c.x.CopyingIn() {
 			return err
 		}

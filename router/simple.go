@@ -107,7 +107,7 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 	if len(c.rest.statements) > 1 && !c.x.InBlock() && !c.x.InImplicitBlock() && !endsTransaction(plan.Kind) {
 		c.beginImplicit()
 	}
-	if c.mirrors(plan) && !c.x.InBlock() && !c.x.InImplicitBlock() {
+	if (c.mirrors(plan) || c.watched(plan)) && !c.x.InBlock() && !c.x.InImplicitBlock() {
 		c.beginImplicit()
 	}
 	if plan.ParseOnly {
@@ -213,6 +213,10 @@ func (c *Session) relay(ctx context.Context, text string, plan *planner.Plan, ta
 		return err
 	}
 	if err := c.mayAsk(l, plan, nil); err != nil {
+		c.x.Idle()
+		return err
+	}
+	if err := c.watch(ctx, l, plan); err != nil {
 		c.x.Idle()
 		return err
 	}
@@ -363,7 +367,7 @@ func (c *Session) runWhole(ctx context.Context, text string) (done bool, err err
 			return false, nil // told when its turn comes: what stands before it is run
 		}
 		plain := plan.Kind == planner.Relay || plan.Kind == planner.Modify || plan.Kind == planner.Empty || plan.Kind == planner.DDL && !c.view.sharded()
-		if !plain || plan.ParseOnly || plan.Mirrors || plan.Pins != "" || len(plan.SetConfig) > 0 || plan.Calls != nil || plan.Sequences != nil || plan.Restarts || c.isLocal(plan) {
+		if !plain || plan.ParseOnly || plan.Mirrors || plan.Watched || plan.Pins != "" || len(plan.SetConfig) > 0 || plan.Calls != nil || plan.Sequences != nil || plan.Restarts || c.isLocal(plan) {
 			return false, nil
 		}
 		if plan.Kind == planner.Empty {

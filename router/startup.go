@@ -391,6 +391,17 @@ func (k *cancelKeys) remove(pid uint32) {
 	k.mu.Unlock()
 }
 
+// Backends are the process ids of the servers' backends that work for the running request of the session that got this process id.
+func (s *Server) Backends(pid uint32) []uint32 {
+	s.keys.mu.Lock()
+	c := s.keys.byPID[pid]
+	s.keys.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	return c.x.Backends()
+}
+
 // cancelSession cancels what the session with this key runs. As in Postgres nobody is told whether there is one.
 func (s *Server) cancelSession(ctx context.Context, pid uint32, secret []byte) error {
 	s.keys.mu.Lock()

@@ -46,6 +46,7 @@ type Node struct {
 	pools     *backend.Pools
 	fence     *fence.Fence
 	performer *schema.Performer
+	planner   *planner.Planner
 	server    *router.Server
 	latest    atomic.Pointer[etcd.Snapshot]
 
@@ -144,8 +145,9 @@ func (n *Node) serve(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	n.planner = planner.New(cfg.Planner)
 	n.server, err = router.New(cfg.Router, router.Dependencies{
-		Planner: planner.New(cfg.Planner), Pools: n.pools, Maps: n.store, Member: n.member, Schema: n.performer,
+		Planner: n.planner, Pools: n.pools, Maps: n.store, Member: n.member, Schema: n.performer,
 		Heal: n.fence.Heal, Initial: first, Resolver: resolver, Log: cfg.Log,
 	})
 	if err != nil {
@@ -254,6 +256,12 @@ func held(m *directory.Map) bool {
 
 // Addr is where clients connect.
 func (n *Node) Addr() net.Addr { return n.server.Addr() }
+
+// Plans tells how many statements were planned, and for how many a plan was in the cache.
+func (n *Node) Plans() (made, found uint64) { return n.planner.Plans() }
+
+// Backends are the process ids of the servers' backends that work for a session's running request; pid is the session's own.
+func (n *Node) Backends(pid uint32) []uint32 { return n.server.Backends(pid) }
 
 // Failed gets the error with which the server ended by itself.
 func (n *Node) Failed() <-chan error { return n.failed }

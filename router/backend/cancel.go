@@ -26,6 +26,17 @@ func (c *Conn) Canceller() Canceller {
 	return Canceller{conn: c, lease: c.lease.number}
 }
 
+// PID is the process id of the server's backend; ok is false if the holder has given the connection back.
+func (k Canceller) PID() (pid uint32, ok bool) {
+	if k.conn == nil {
+		return 0, false
+	}
+	l := &k.conn.lease
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return k.conn.pid, l.held && l.number == k.lease
+}
+
 // Cancel asks the server to cancel what c runs and returns when the server has signalled the backend. The statement
 // then fails with 57014, unless it was done before.
 func (c *Conn) Cancel(ctx context.Context) error { return c.Canceller().Cancel(ctx) }

@@ -23,7 +23,11 @@ func (x *Executor) Commit(ctx context.Context) (committed bool, err error) {
 	if x.tx.status == wire.TxFailed {
 		return false, x.Rollback(ctx)
 	}
-	if err := x.settleMirrors(ctx, true); err != nil {
+	err = x.settleWatched(ctx, true)
+	if err == nil {
+		err = x.settleMirrors(ctx, true)
+	}
+	if err != nil {
 		return false, errors.Join(err, x.Rollback(ctx))
 	}
 	writers, err := x.writers(ctx)

@@ -139,6 +139,19 @@ func (x *Executor) Cancel(ctx context.Context) error {
 	return failed
 }
 
+// Backends are the process ids of the servers' backends that work for the request that runs now. Any goroutine may call it.
+func (x *Executor) Backends() []uint32 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var list []uint32
+	for _, c := range x.running {
+		if pid, ok := c.PID(); ok && !slices.Contains(list, pid) {
+			list = append(list, pid)
+		}
+	}
+	return list
+}
+
 // Cancellable returns a context that Cancel ends, for waits of the request that is not on a shard. release must be called.
 func (x *Executor) Cancellable(ctx context.Context) (_ context.Context, release func()) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -173,6 +186,7 @@ type Link struct {
 	wrote     bool   // it may have written in this transaction
 	captured  bool   // a statement that writes what is mirrored ran in this transaction
 	unsettled bool   // the mirrors may lack something of it
+	watch     *watch // of statements whose tables cannot be seen; nil: none ran in this transaction
 	kept      bool   // a statement is not done with it
 	pinned    string // why it stays with the session after the transaction
 	unnamed   uint64 // Statement.ID of the server's unnamed statement, 0: none of the client's

@@ -21,7 +21,11 @@ func (x *Executor) Captures(l *Link) { l.captured, l.unsettled = true, true }
 // Settle follows a statement that captures: it brings the mirrors into line, within the transaction, and lets the
 // client have the command tag. So what a mirror refuses (a foreign key holds there) is the statement's own error.
 func (x *Executor) Settle(ctx context.Context) error {
-	if err := x.settleMirrors(ctx, false); err != nil {
+	err := x.settleWatched(ctx, false)
+	if err == nil {
+		err = x.settleMirrors(ctx, false)
+	}
+	if err != nil {
 		x.heldTag = x.heldTag[:0]
 		return err
 	}

@@ -163,7 +163,7 @@ func (x *Executor) Execute(p *Portal, maxRows int32) {
 	l.alone = true
 	l.pipelined = true
 	l.out = wire.AppendExecute(l.out, p.name, maxRows)
-	l.steps = append(l.steps, step{kind: stepExecute, rows: &p.rows, noPosition: p.noPosition, part: p.part, hold: l.unsettled})
+	l.steps = append(l.steps, step{kind: stepExecute, rows: &p.rows, noPosition: p.noPosition, part: p.part, hold: l.holds()})
 }
 
 // ClosePortal closes a bound portal; answer: the client waits for the CloseComplete.
@@ -187,7 +187,9 @@ func (p *Portal) SetNoPosition(no bool) { p.noPosition = no }
 func (x *Executor) Sync(ctx context.Context, failed bool) error {
 	var first error
 	if !failed && !x.tx.block {
-		first = x.settleMirrors(ctx, true)
+		if first = x.settleWatched(ctx, true); first == nil {
+			first = x.settleMirrors(ctx, true)
+		}
 		failed = first != nil
 	}
 	if !failed && !x.tx.block && x.severalWriters() {

@@ -32,8 +32,8 @@ func (x *Executor) Query(ctx context.Context, l *Link, sql string, o QueryOption
 	l.alone = true
 	l.rows.none()
 	l.unnamed = 0
-	x.queueQuery(l, sql, step{kind: stepQuery, shift: o.Shift, noPosition: o.NoPosition, part: o.Part, silent: o.Silent, notices: o.Notices, hold: l.unsettled})
-	hold := l.unsettled
+	x.queueQuery(l, sql, step{kind: stepQuery, shift: o.Shift, noPosition: o.NoPosition, part: o.Part, silent: o.Silent, notices: o.Notices, hold: l.holds()})
+	hold := l.holds()
 	x.heldTag = x.heldTag[:0]
 	err := x.run(ctx, l)
 	if hold && err == nil && x.copyIn == nil {

@@ -234,6 +234,9 @@ func samePlace(a *directory.Map, was *directory.Table, b *directory.Map, now *di
 // Used notes that a statement of the client ran on the link.
 func (x *Executor) Used(l *Link, readOnly bool) {
 	l.used = true
+	if l.watch != nil {
+		l.watch.fresh = false
+	}
 	if !readOnly {
 		l.wrote = true
 	}
@@ -292,6 +295,9 @@ func (x *Executor) RollbackTo(ctx context.Context, name string) (int, error) {
 		if l.begun {
 			l.conn.SetSettings(l.saved[i+1])
 			l.saved = l.saved[:i+2]
+		}
+		if l.watch != nil {
+			l.watch.fresh, l.watch.running = false, false
 		}
 		l.unsettled = l.captured // what was settled since then is in the outbox again
 	}
@@ -357,7 +363,7 @@ func (x *Executor) ended() {
 
 func (l *Link) endTransaction() {
 	l.begun, l.used, l.wrote, l.alone, l.member = false, false, false, false, false
-	l.captured, l.unsettled = false, false
+	l.captured, l.unsettled, l.watch = false, false, nil
 	l.saved = l.saved[:0]
 	l.rows.none()
 }

@@ -122,7 +122,7 @@ func run(ctx context.Context, o options) error {
 		if err != nil {
 			return fmt.Errorf("write the results: %w", err)
 		}
-		fmt.Println(string(document))
+		fmt.Fprintln(os.Stdout, string(document))
 	} else {
 		printOutcomes(os.Stdout, all)
 	}

@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/backend"
@@ -85,12 +86,40 @@ func (c *Session) ready() {
 func (c *Session) simpleStatement(ctx context.Context, st *planner.Statement) error {
 	for range maxRetries {
 		sent := c.out.Position()
-		retry, err := c.staleMap(ctx, c.trySimple(ctx, st))
+		retry, err := c.staleMap(ctx, c.faultFirst(ctx, st, c.trySimple(ctx, st)))
 		if !retry && !(errors.Is(err, backend.ErrStale) && c.out.Position() == sent) {
 			return err
 		}
 	}
 	return errNewerMap("the shards kept asking for a newer partition map")
+}
+
+// faultFirst replaces a refusal of what Postgres would not run either (a name that does not exist, types that do not fit)
+// by what the home shard says of it.
+func (c *Session) faultFirst(ctx context.Context, st *planner.Statement, err error) error {
+	var refused *planner.Error
+	if !errors.As(err, &refused) || refused.Code != pgerr.FeatureNotSupported || c.x.Failed() || !c.view.sharded() {
+		return err
+	}
+	plan, planErr := c.plan(ctx, st, nil)
+	if planErr == nil && plan.Sharding != nil {
+		return err
+	}
+	l, linkErr := c.x.Link(ctx, c.view.partitions.Home)
+	if linkErr != nil {
+		return err
+	}
+	c.nextID++
+	_, fault := c.x.PrepareNow(ctx, l, &exec.Statement{ID: c.nextID, Text: st.Text, Meaning: c.vars.meaning}, c.vars.meaning)
+	c.x.Idle()
+	e := pgerr.Of(fault)
+	if e == nil || !strings.HasPrefix(e.Code, "42") || e.Code == "42601" && planErr != nil {
+		return err
+	}
+	if e.Position > 0 && st.Chars > 0 {
+		return e.At(int(e.Position) + st.Chars)
+	}
+	return fault
 }
 
 func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {

@@ -83,6 +83,8 @@ type functionUse struct {
 	currentOf          bool
 	advisory           bool // takes a session advisory lock
 	setConfig          int  // calls of set_config
+	notifies           bool // calls pg_notify
+	listening          bool // calls pg_listening_channels
 	user               bool // a function of a user
 	mirrors            bool // one that may write a reference table
 	// sequences are the calls of nextval, setval, currval and lastval.
@@ -261,6 +263,10 @@ func (a *analysis) noteSession(info functionInfo, f *funcCall) {
 		a.functions.advisory = true
 	case info.name == "set_config":
 		a.functions.setConfig++
+	case info.name == "pg_notify":
+		a.functions.notifies = true
+	case info.name == "pg_listening_channels":
+		a.functions.listening = true
 	case info.name == "nextval" || info.name == "setval":
 		a.functions.sequences = append(a.functions.sequences, f)
 	case info.name == "currval" || info.name == "lastval":

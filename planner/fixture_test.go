@@ -137,6 +137,8 @@ f v lastval
 f v set_config text text bool
 f s current_setting text
 f v pg_advisory_lock int8
+f v pg_notify text text
+f s set:pg_listening_channels
 f s pg_backend_pid
 f s to_char timestamptz text
 f i set:generate_series int4 int4

@@ -33,7 +33,8 @@ func (a *analysis) numbersRows() bool {
 
 // plan says where a statement goes, from the relations that it mentions. The plan is a Relay.
 func (a *analysis) plan(tag string) (*Plan, *Error) {
-	plan := &Plan{Kind: Relay, Tag: tag, Tables: a.mapTables(), Dirty: a.functions.dirty}
+	plan := &Plan{Kind: Relay, Tag: tag, Tables: a.mapTables(), Dirty: a.functions.dirty,
+		Notifies: a.functions.notifies, Listening: a.functions.listening}
 	if a.functions.advisory {
 		plan.Pins = "session advisory lock"
 	}

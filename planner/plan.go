@@ -83,6 +83,8 @@ type Plan struct {
 	// Watched: it runs code of which it cannot be seen which tables it uses. It runs on the home shard, and the executor looks
 	// afterwards whether it has used tables that are not on that shard alone; if it has, it fails.
 	Watched bool
+	// Notifies: it calls pg_notify. Listening: it calls pg_listening_channels.
+	Notifies, Listening bool
 	// Pins is not empty when the statement leaves behind something that cannot be carried to
 	// another connection; it names that thing ("temporary table", "session advisory lock",
 	// "cursor with hold"). The session keeps its connection to the shard then.

@@ -96,20 +96,24 @@ func TestAsPlainPostgres(t *testing.T) {
 func asPlainPostgres(t *testing.T, conversations []comparison) {
 	eachMode(t, func(t *testing.T, b *bed) {
 		shop(t, b)
-		plain := plainShop(t)
-		for _, c := range conversations {
-			t.Run(c.name, func(t *testing.T) {
-				ours, theirs := b.script(0), plainScript(t, plain)
-				ours.t, theirs.t = t, t
-				for i, step := range c.steps {
-					want := withoutStatus(theirs.play(step...))
-					if got := withoutStatus(ours.play(step...)); got != want {
-						t.Errorf("step %d:\n   router %s\n Postgres %s", i, got, want)
-					}
-				}
-			})
-		}
+		compareWith(t, b, plainShop(t), conversations)
 	})
+}
+
+// compareWith plays conversations to a router and to a plain database.
+func compareWith(t *testing.T, b *bed, plain string, conversations []comparison) {
+	for _, c := range conversations {
+		t.Run(c.name, func(t *testing.T) {
+			ours, theirs := b.script(0), plainScript(t, plain)
+			ours.t, theirs.t = t, t
+			for i, step := range c.steps {
+				want := withoutStatus(theirs.play(step...))
+				if got := withoutStatus(ours.play(step...)); got != want {
+					t.Errorf("step %d:\n   router %s\n Postgres %s", i, got, want)
+				}
+			}
+		})
+	}
 }
 
 // withoutStatus leaves out ParameterStatus messages, which may come earlier or later.

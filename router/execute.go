@@ -139,6 +139,7 @@ func (c *Session) executeOn(ctx context.Context, p *portal, maxRows int32) error
 		return err
 	}
 	undo := c.prepareEffects(l, plan)
+	c.noteNotifier(ctx, l, plan)
 	c.x.Execute(&p.bound, maxRows)
 	if plan.Mirrors || c.watched(plan) {
 		if err := c.x.Drain(ctx, l); err != nil || c.x.CopyingIn() {

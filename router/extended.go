@@ -222,6 +222,14 @@ func (c *Session) syncMessage(ctx context.Context) error {
 		}
 	}
 	c.pending, c.skipping = nil, false
+	if !failed && !c.x.InBlock() {
+		if err := c.beforeListen(ctx); err != nil {
+			failed = true
+			if err := c.fail(err); err != nil {
+				return err
+			}
+		}
+	}
 	// After an error that was told, others of the same pipeline (of another shard) are not.
 	if err := c.x.Sync(ctx, failed); err != nil && !failed {
 		failed = true
@@ -249,8 +257,7 @@ func (c *Session) syncMessage(ctx context.Context) error {
 			c.announceDDL(ctx)
 		}
 	}
-	c.ready()
-	return nil
+	return c.ready(ctx)
 }
 
 // dropUnnamed forgets the unnamed statement and portal, as every Query does.

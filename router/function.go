@@ -17,15 +17,14 @@ func (c *Session) functionCall(ctx context.Context, frame wire.Frame) error {
 			return err
 		}
 	}
-	c.ready()
-	return nil
+	return c.ready(ctx)
 }
 
 func (c *Session) runFunctionCall(ctx context.Context, frame wire.Frame) error {
 	if err := c.flushPending(ctx); err != nil {
 		return err
 	}
-	if err := c.x.EndPipeline(ctx); err != nil {
+	if err := c.commitPipeline(ctx); err != nil {
 		return err
 	}
 	var call wire.FunctionCall

@@ -138,7 +138,7 @@ func (c *Session) runLocal(ctx context.Context, st *planner.Statement, plan *pla
 	case planner.Deallocate:
 		r.tag, err = c.deallocate(plan.Name)
 	case planner.Listen, planner.Unlisten:
-		r.tag, err = "UNLISTEN", c.listen(plan.Kind)
+		err = c.listen(ctx, plan.Kind, plan.Name)
 	case planner.ShowSharding, planner.Sharding:
 		r, err = c.performSchema(ctx, st, plan)
 	case planner.DDL:
@@ -175,13 +175,6 @@ func (c *Session) setConstraints(ctx context.Context, st *planner.Statement) err
 	return c.x.OnAll(ctx, st.Text)
 }
 
-func (c *Session) listen(kind planner.Kind) error {
-	if kind == planner.Unlisten {
-		return nil // there is nothing that it could end
-	}
-	return pgerr.Unsupported("LISTEN is not supported yet", "Connect to the home shard itself to listen; NOTIFY works.")
-}
-
 // discard runs DISCARD.
 func (c *Session) discard(ctx context.Context, st *planner.Statement, what string) (string, error) {
 	what = strings.ToUpper(what)
@@ -194,6 +187,7 @@ func (c *Session) discard(ctx context.Context, st *planner.Statement, what strin
 		if c.x.InBlock() || c.x.InImplicitBlock() {
 			return "", pgerr.New("25001", "DISCARD ALL cannot run inside a transaction block")
 		}
+		c.unlistenAll()
 		c.x.Unpin()
 		c.x.Idle()
 		c.temps, c.tempsOld = nil, false

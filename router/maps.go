@@ -10,6 +10,7 @@ import (
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner/catalog"
+	"github.com/shardyard/shardyard/router/notify"
 	"github.com/shardyard/shardyard/router/pgerr"
 )
 
@@ -29,6 +30,7 @@ func (v *view) epoch() directory.Epoch { return v.partitions.Epoch }
 // database is one database that this router serves. Its view is read without a lock.
 type database struct {
 	name    string
+	hub     *notify.Hub
 	current atomic.Pointer[view]
 
 	mu       sync.Mutex
@@ -264,6 +266,7 @@ func (s *Server) refreshView(ctx context.Context, d *database, m *directory.Map)
 		}
 		next.catalog = loaded
 	}
+	d.hub.Follow(ctx, m.Holders())
 	d.publish(next)
 	return nil
 }

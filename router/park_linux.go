@@ -92,8 +92,8 @@ func (p *parker) park(ctx context.Context, c *Session) error {
 	}
 	var failed error
 	err = raw.Control(func(fd uintptr) {
-		c.fd = int32(fd)
 		p.mu.Lock()
+		c.fd = int32(fd)
 		p.parked[c.fd] = c
 		p.mu.Unlock()
 		event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT, Fd: int32(fd)}
@@ -118,13 +118,9 @@ func (p *parker) park(ctx context.Context, c *Session) error {
 // It does nothing if the session is not parked.
 func (p *parker) unpark(ctx context.Context, c *Session) {
 	p.mu.Lock()
-	var found bool
-	for fd, parked := range p.parked {
-		if parked == c {
-			delete(p.parked, fd)
-			found = true
-			break
-		}
+	found := p.parked[c.fd] == c
+	if found {
+		delete(p.parked, c.fd)
 	}
 	p.mu.Unlock()
 	if !found {

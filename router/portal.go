@@ -224,6 +224,10 @@ func (c *Session) bindOn(ctx context.Context, p *portal, shard directory.ShardID
 			return err
 		}
 	}
+	err := c.showListening(ctx, st.plan)
+	if err != nil {
+		return err
+	}
 	l, err := c.x.Link(ctx, shard)
 	if err == nil {
 		err = c.mayAsk(l, st.plan, p.bind.Params)

@@ -19,6 +19,7 @@ import (
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/catalogs"
 	"github.com/shardyard/shardyard/router/commit"
+	"github.com/shardyard/shardyard/router/notify"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/schema"
 	"github.com/shardyard/shardyard/router/sequence"
@@ -142,7 +143,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	s.mu.Lock()
 	s.follower = func(d *database) {
 		s.following.Add(1)
-		go func() { defer s.following.Done(); s.follow(ctx, d) }()
+		go func() { defer s.following.Done(); defer d.hub.Close(); s.follow(ctx, d) }()
 	}
 	s.announceLater = func(d *database) {
 		if !d.announcing.Swap(true) {
@@ -226,6 +227,7 @@ func (s *Server) learnMap(m *directory.Map) {
 	d, ok := s.databases[m.Database]
 	if !ok {
 		d = newDatabase(m.Database)
+		d.hub = notify.NewHub(notify.Config{Database: m.Database, Dial: s.pools.Service, Log: s.log})
 		s.databases[m.Database] = d
 		s.follower(d)
 	}

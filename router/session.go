@@ -34,9 +34,10 @@ type Session struct {
 	databaseName, user string
 	database           *database
 	pid                uint32
-	secret             [4]byte
-	serving            bool // it got its first ReadyForQuery
-	dumping            bool // the client is pg_dump
+	secret             []byte
+	minor              uint16 // of the protocol's version
+	serving            bool   // it got its first ReadyForQuery
+	dumping            bool   // the client is pg_dump
 
 	// inFlight is the epoch of the oldest view that the running request planned under; 0: nothing runs.
 	inFlight atomic.Uint64
@@ -57,6 +58,7 @@ type Session struct {
 	meant      meant
 	values     sequenceValues
 	rest       multiQuery
+	listens    listening
 	nextID     uint64
 	statements map[string]*statement
 	portals    map[string]*portal
@@ -87,11 +89,11 @@ func (c *Session) fill(ctx context.Context) error {
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
-		// Woken by a drain or a shutdown.
-		if err := c.checkDrain(); err != nil {
+		// Woken by a drain, a shutdown or a notification. Who wakes it after this has it woken once more.
+		if err := c.conn.SetReadDeadline(time.Time{}); err != nil {
 			return err
 		}
-		if err := c.conn.SetReadDeadline(time.Time{}); err != nil {
+		if err := c.whileIdle(ctx); err != nil {
 			return err
 		}
 	}
@@ -100,12 +102,17 @@ func (c *Session) fill(ctx context.Context) error {
 // advanceAndPark runs what the client sent and parks the session again.
 func (c *Session) advanceAndPark(ctx context.Context) {
 	err := c.advance(ctx)
+	listener := c.listens.listener
 	if err == nil {
 		c.restIdle()
 		err = c.server.parker.park(ctx, c)
 	}
 	if err != nil {
 		c.end(ctx, err)
+		return
+	}
+	if listener != nil && listener.Waiting() { // it came before the session was parked
+		c.server.parker.unpark(ctx, c)
 	}
 }
 
@@ -132,7 +139,7 @@ func (c *Session) advance(ctx context.Context) error {
 				return err
 			}
 			if !ready {
-				return c.checkDrain()
+				return c.whileIdle(ctx)
 			}
 			request := c.request
 			c.request = c.request[:0]
@@ -141,6 +148,14 @@ func (c *Session) advance(ctx context.Context) error {
 			}
 		}
 	})
+}
+
+// whileIdle does what is due while the session waits for its client.
+func (c *Session) whileIdle(ctx context.Context) error {
+	if err := c.checkDrain(); err != nil {
+		return err
+	}
+	return c.notifyIdle(ctx)
 }
 
 // checkDrain ends a session that has nothing to do while the server drains.
@@ -397,6 +412,7 @@ func (c *Session) end(ctx context.Context, err error) {
 		c.changes.work.RolledBack(ctx)
 	}
 	if c.database != nil {
+		c.unlistenAll()
 		c.database.leave(c)
 	}
 	if c.pid != 0 {

@@ -23,7 +23,7 @@ type multiQuery struct {
 func (c *Session) queryMessage(ctx context.Context, body []byte) error {
 	err := c.flushPending(ctx)
 	if err == nil {
-		err = c.x.EndPipeline(ctx)
+		err = c.commitPipeline(ctx)
 	}
 	c.dropUnnamed()
 	var text string
@@ -74,12 +74,15 @@ func (c *Session) resumeQuery(ctx context.Context, err error) error {
 		c.x.Abandon(ctx)
 	}
 	c.forgetPortals()
-	c.ready()
-	return nil
+	return c.ready(ctx)
 }
 
-func (c *Session) ready() {
+func (c *Session) ready(ctx context.Context) error {
+	if err := c.notifyReady(ctx); err != nil {
+		return err
+	}
 	c.out.Put(func(dst []byte) []byte { return wire.AppendReady(dst, c.x.Status()) })
+	return nil
 }
 
 // simpleStatement runs one statement of a Query, again if a shard wanted a newer map before anything was done.
@@ -233,6 +236,9 @@ func (c *Session) relay(ctx context.Context, text string, plan *planner.Plan, ta
 			return err
 		}
 	}
+	if err := c.showListening(ctx, plan); err != nil {
+		return err
+	}
 	shard := target.Shards[0]
 	if err := c.cursorTaken(ctx, plan, shard); err != nil {
 		return err
@@ -251,6 +257,7 @@ func (c *Session) relay(ctx context.Context, text string, plan *planner.Plan, ta
 	}
 	c.x.Keep(l)
 	unpin := c.prepareEffects(l, plan)
+	c.noteNotifier(ctx, l, plan)
 	err = c.x.Query(ctx, l, text, o)
 	if err == nil && !c.x.CopyingIn() {
 		err = c.afterEffects(ctx, l, plan)

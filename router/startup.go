@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"crypto/rand"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"maps"
@@ -126,7 +127,7 @@ func (c *Session) open(ctx context.Context, packet *wire.Startup) error {
 		return err
 	}
 	c.pid, c.secret = c.server.keys.add(c)
-	c.out.Put(func(dst []byte) []byte { return wire.AppendBackendKeyData(dst, c.pid, c.secret[:]) })
+	c.out.Put(func(dst []byte) []byte { return wire.AppendBackendKeyData(dst, c.pid, c.secret) })
 	c.out.Put(func(dst []byte) []byte { return wire.AppendReady(dst, wire.TxIdle) })
 	return nil
 }
@@ -134,8 +135,9 @@ func (c *Session) open(ctx context.Context, packet *wire.Startup) error {
 // readParameters takes user, database and settings out of the start-up message.
 func (c *Session) readParameters(packet *wire.Startup) error {
 	if packet.Major != 3 {
-		return pgerr.Newf("0A000", "unsupported frontend protocol %d.%d: server supports 3.0 to 3.0", packet.Major, packet.Minor).Fatal()
+		return pgerr.Newf("0A000", "unsupported frontend protocol %d.%d: server supports 3.0 to 3.%d", packet.Major, packet.Minor, newestMinor).Fatal()
 	}
+	c.minor = min(packet.Minor, newestMinor)
 	var unknown []string
 	c.vars.startup = make(map[string]string)
 	for _, p := range packet.Parameters {
@@ -165,11 +167,14 @@ func (c *Session) readParameters(packet *wire.Startup) error {
 	if c.databaseName == "" {
 		c.databaseName = c.user
 	}
-	if packet.Minor > 0 || len(unknown) > 0 {
-		c.out.Put(func(dst []byte) []byte { return wire.AppendNegotiateVersion(dst, 0, unknown) })
+	if packet.Minor > newestMinor || len(unknown) > 0 {
+		c.out.Put(func(dst []byte) []byte { return wire.AppendNegotiateVersion(dst, uint32(c.minor), unknown) })
 	}
 	return nil
 }
+
+// newestMinor is the newest minor version of protocol 3 that is spoken. What 3.2 adds is longer keys of cancel requests.
+const newestMinor = 2
 
 // truncateName cuts a name as Postgres does.
 func truncateName(name string) string {
@@ -368,8 +373,18 @@ type cancelKeys struct {
 // keyBits is the number of low bits of a process id that number the sessions of one router.
 const keyBits = 20
 
-func (k *cancelKeys) add(c *Session) (pid uint32, secret [4]byte) {
-	rand.Read(secret[:]) // never fails
+// Bytes of a key's secret: what protocol 3.0 has, and what we give from 3.2 on, which would take up to 256.
+const (
+	shortSecret = 4
+	longSecret  = 32
+)
+
+func (k *cancelKeys) add(c *Session) (pid uint32, secret []byte) {
+	secret = make([]byte, shortSecret)
+	if c.minor >= 2 {
+		secret = make([]byte, longSecret)
+	}
+	rand.Read(secret) // never fails
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.byPID == nil {
@@ -407,7 +422,7 @@ func (s *Server) cancelSession(ctx context.Context, pid uint32, secret []byte) e
 	s.keys.mu.Lock()
 	c := s.keys.byPID[pid]
 	s.keys.mu.Unlock()
-	if c == nil || len(secret) != len(c.secret) || string(secret) != string(c.secret[:]) {
+	if c == nil || subtle.ConstantTimeCompare(secret, c.secret) != 1 {
 		return nil
 	}
 	c.cancel(ctx)

@@ -48,7 +48,11 @@ func (c *Session) setModes(ctx context.Context, t *planner.Transaction) error {
 
 // commit commits the open block. A failed one is rolled back, which is no error.
 func (c *Session) commit(ctx context.Context) error {
-	if err := c.beforeCommit(ctx); err != nil {
+	err := c.beforeCommit(ctx)
+	if err == nil {
+		err = c.beforeListen(ctx)
+	}
+	if err != nil {
 		return errors.Join(err, c.rollback(ctx))
 	}
 	committed, err := c.x.Commit(ctx)
@@ -68,6 +72,7 @@ func (c *Session) ended(ctx context.Context, committed bool, err error) error {
 		c.vars.saved = c.vars.saved[:0]
 	}
 	c.settingsChanged()
+	c.listened(committed)
 	c.forgetPortals()
 	c.tempsOld = len(c.temps) > 0 || c.tempsOld
 	c.used = c.used[:0]
@@ -120,7 +125,14 @@ func (c *Session) endOpen(ctx context.Context, explicit bool, endBlock, endPipel
 
 // commitPipeline commits what a pipeline outside of a transaction has done so far.
 func (c *Session) commitPipeline(ctx context.Context) error {
-	err := c.x.EndPipeline(ctx)
+	var err error
+	if !c.x.InBlock() {
+		err = c.beforeListen(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, c.rollbackPipeline(ctx))
+	}
+	err = c.x.EndPipeline(ctx)
 	c.endPipelineVariables(err != nil)
 	return err
 }
@@ -176,6 +188,7 @@ func (c *Session) savepoint(ctx context.Context, name string) error {
 		return err
 	}
 	c.vars.savepoint()
+	c.listens.savepoint()
 	return nil
 }
 
@@ -187,6 +200,7 @@ func (c *Session) releaseSavepoint(ctx context.Context, name string) error {
 		return err
 	}
 	c.vars.released(c.x.Savepoints())
+	c.listens.released(c.x.Savepoints())
 	c.portalsReleased(c.x.Savepoints())
 	c.usedReleased(c.x.Savepoints())
 	if c.changes.work != nil {
@@ -204,6 +218,7 @@ func (c *Session) rollbackTo(ctx context.Context, name string) error {
 		return err
 	}
 	c.vars.rolledBackTo(n)
+	c.listens.rolledBackTo(n)
 	c.settingsChanged()
 	c.portalsRolledBack(n)
 	c.usedRolledBack(n)

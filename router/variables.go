@@ -367,7 +367,11 @@ func (c *Session) saveForPipeline() {
 
 // endPipelineVariables keeps or undoes what a pipeline outside of a transaction has set.
 func (c *Session) endPipelineVariables(failed bool) {
-	if c.x.InBlock() || len(c.vars.saved) == 0 {
+	if c.x.InBlock() {
+		return
+	}
+	c.listened(!failed)
+	if len(c.vars.saved) == 0 {
 		return
 	}
 	if failed {

@@ -100,6 +100,8 @@ func word(m pgproto3.BackendMessage) string {
 		return "error:" + m.Code
 	case *pgproto3.NoticeResponse:
 		return "notice:" + m.Code
+	case *pgproto3.NotificationResponse:
+		return "notify:" + m.Channel + ":" + m.Payload
 	case *pgproto3.ParameterDescription:
 		return fmt.Sprintf("params:%d", len(m.ParameterOIDs))
 	case *pgproto3.RowDescription:

@@ -149,6 +149,11 @@ const askPinned = askWriter + `, EXISTS (
 	AND (c.oid IS NULL OR c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())
 ) OR EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable AND creation_time OPERATOR(pg_catalog.>=) pg_catalog.now())`
 
+// askNotified asks a connection whose transaction sends notifications: they are part of what it commits, and it cannot
+// prepare.
+const askNotified = "SET CONSTRAINTS ALL IMMEDIATE; SELECT pg_catalog.pg_current_xact_id(), " +
+	"pg_catalog.current_setting('synchronous_commit') NOT IN ('on', 'remote_apply'), true"
+
 // mayHaveWritten reports a link whose statements are not proved to be read-only, or not by us: a function may
 // be declared STABLE and write all the same.
 func (l *Link) mayHaveWritten() bool { return (l.begun || l.pipelined) && (l.alone || l.wrote) }
@@ -176,7 +181,10 @@ func (x *Executor) writers(ctx context.Context) ([]writer, error) {
 	for _, l := range x.links {
 		if l.mayHaveWritten() {
 			sql := askWriter
-			if l.pinned != "" {
+			switch {
+			case l.notified:
+				sql = askNotified
+			case l.pinned != "":
 				sql = askPinned
 			}
 			errands = append(errands, errand{link: l, sql: sql})

@@ -52,6 +52,7 @@ type Executor struct {
 	heldTag    []byte  // of a statement that captures
 	spread     *copyIn // a COPY whose rows go to several shards
 	lost       bool    // a connection of the transaction was lost
+	wrote      bool    // see TakeWrote
 	scratch    []byte
 	columns    []wire.Column
 
@@ -191,6 +192,7 @@ type Link struct {
 	pinned    string // why it stays with the session after the transaction
 	unnamed   uint64 // Statement.ID of the server's unnamed statement, 0: none of the client's
 	home      bool   // it leads to the home shard
+	notified  bool   // a statement of this transaction sends notifications
 
 	out   []byte // frames to be sent
 	steps []step // answers that are expected
@@ -486,6 +488,12 @@ func (l *Link) MarkDrawn(mark uint64) { l.conn.MarkDrawn(mark) }
 
 // Drawn is the mark of who drew from sequences last.
 func (l *Link) Drawn() uint64 { return l.conn.Drawn() }
+
+// PID is the process id of the server's backend.
+func (l *Link) PID() uint32 { return l.conn.PID() }
+
+// MarkNotified says that the transaction sends notifications: Postgres cannot prepare it.
+func (l *Link) MarkNotified() { l.notified = true }
 
 // Pinned reports whether the link stays with the session.
 func (l *Link) Pinned() bool { return l.pinned != "" }

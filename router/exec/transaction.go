@@ -238,8 +238,15 @@ func (x *Executor) Used(l *Link, readOnly bool) {
 		l.watch.fresh = false
 	}
 	if !readOnly {
-		l.wrote = true
+		l.wrote, x.wrote = true, true
 	}
+}
+
+// TakeWrote reports whether statements that may have written have run since it was called last.
+func (x *Executor) TakeWrote() bool {
+	wrote := x.wrote
+	x.wrote = false
+	return wrote
 }
 
 // Savepoint sets a savepoint.
@@ -363,7 +370,7 @@ func (x *Executor) ended() {
 
 func (l *Link) endTransaction() {
 	l.begun, l.used, l.wrote, l.alone, l.member = false, false, false, false, false
-	l.captured, l.unsettled, l.watch = false, false, nil
+	l.captured, l.unsettled, l.notified, l.watch = false, false, false, nil
 	l.saved = l.saved[:0]
 	l.rows.none()
 }

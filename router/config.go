@@ -14,6 +14,7 @@ import (
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/commit"
+	"github.com/shardyard/shardyard/router/console"
 	"github.com/shardyard/shardyard/router/exec"
 	"github.com/shardyard/shardyard/router/schema"
 )
@@ -28,8 +29,10 @@ type Config struct {
 	// Auth are the rules of authentication, the first that matches counts. Defaults to trust from
 	// loopback and SCRAM-SHA-256 from everywhere else.
 	Auth []AuthRule
-	// MaxClients bounds the client connections; one more is refused with 53300. Defaults to 10000.
-	MaxClients int
+	// Clients bound the client connections.
+	Clients ClientLimits
+	// AdminUsers may use every command of the admin database, StatsUsers those that only show something. Default to none.
+	AdminUsers, StatsUsers []string
 	// StartupTimeout bounds the time from accept to the first ReadyForQuery. Defaults to 60 s.
 	StartupTimeout time.Duration
 	// HoldTimeout bounds how long a statement waits for a table that is being changed, or for a newer
@@ -77,6 +80,10 @@ type Dependencies struct {
 	Heal func(ctx context.Context, database string, floor directory.Epoch) (*directory.Map, error)
 	// Initial is a directory to begin with, as when etcd is out. Defaults to none.
 	Initial *etcd.Snapshot
+	// Settings lists the configuration, for SHOW CONFIG. Defaults to none.
+	Settings func() []console.Setting
+	// Reload reads the configuration again. Defaults to none: RELOAD is refused.
+	Reload func(ctx context.Context) error
 	// Log defaults to a logger that discards.
 	Log *slog.Logger
 }
@@ -126,7 +133,6 @@ func (c *Config) setDefaults() {
 	if c.Auth == nil {
 		c.Auth = DefaultAuth()
 	}
-	setDefault(&c.MaxClients, 10_000)
 	setDefault(&c.StartupTimeout, 60*time.Second)
 	setDefault(&c.HoldTimeout, 30*time.Second)
 	setDefault(&c.DrainTimeout, 30*time.Second)
@@ -158,8 +164,8 @@ func (c *Config) validate() error {
 		}
 	}
 	for name, value := range map[string]int64{
-		"max_clients": int64(c.MaxClients), "startup_timeout": int64(c.StartupTimeout),
-		"hold_timeout": int64(c.HoldTimeout), "drain_timeout": int64(c.DrainTimeout),
+		"startup_timeout": int64(c.StartupTimeout),
+		"hold_timeout":    int64(c.HoldTimeout), "drain_timeout": int64(c.DrainTimeout),
 		"output_bound": int64(c.OutputBound), "request_bound": int64(c.RequestBound),
 		"entry_cache":    int64(c.EntryCache),
 		"sequence_block": int64(c.SequenceBlock),

@@ -188,6 +188,7 @@ func (s *Server) forgetDropped(snapshot *etcd.Snapshot) {
 			s.numbers.Drop(name, directory.TableName{})
 			s.secrets.ForgetDatabase(name)
 			s.greeting.forget(name)
+			s.pools.ForgetDatabase(name)
 			delete(s.databases, name)
 			close(d.gone)
 		}

@@ -51,6 +51,9 @@ func (c *Session) parseMessage(ctx context.Context, body []byte) error {
 	if len(c.statements) >= maxStatements {
 		return pgerr.New("54000", "too many prepared statements in one session").WithHint("Close those that are not needed.")
 	}
+	if name != "" {
+		c.tally.counts.ClientParses.Add(1)
+	}
 	st, err := c.newStatement(ctx, name, string(m.Query), m.Types)
 	if err != nil {
 		return err

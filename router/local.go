@@ -188,7 +188,9 @@ func (c *Session) discard(ctx context.Context, st *planner.Statement, what strin
 			return "", pgerr.New("25001", "DISCARD ALL cannot run inside a transaction block")
 		}
 		c.unlistenAll()
-		c.x.Unpin()
+		if err := c.x.DiscardAll(ctx); err != nil {
+			return "", err
+		}
 		c.x.Idle()
 		c.temps, c.tempsOld = nil, false
 		c.values = sequenceValues{}

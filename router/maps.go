@@ -10,6 +10,7 @@ import (
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner/catalog"
+	"github.com/shardyard/shardyard/router/metrics"
 	"github.com/shardyard/shardyard/router/notify"
 	"github.com/shardyard/shardyard/router/pgerr"
 )
@@ -40,6 +41,8 @@ type database struct {
 	// refresh asks the database's loader to look at the newest map; it holds one request.
 	refresh chan struct{}
 	newest  atomic.Pointer[directory.Map]
+	// counts are what its sessions have done.
+	counts metrics.Database
 	// definitions counts the statements of this router that changed the catalog, so that prepared
 	// statements of before are not taken for those of after.
 	definitions atomic.Uint64

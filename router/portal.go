@@ -37,6 +37,7 @@ func (c *Session) bindMessage(ctx context.Context, body []byte) error {
 	if err := c.bind.Decode(body); err != nil {
 		return err
 	}
+	c.tally.counts.Binds.Add(1)
 	name := string(c.bind.Portal)
 	st, err := c.find(c.bind.Statement)
 	if err != nil {

@@ -19,6 +19,8 @@ import (
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/catalogs"
 	"github.com/shardyard/shardyard/router/commit"
+	"github.com/shardyard/shardyard/router/console"
+	"github.com/shardyard/shardyard/router/metrics"
 	"github.com/shardyard/shardyard/router/notify"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/schema"
@@ -60,6 +62,13 @@ type Server struct {
 	draining atomic.Bool
 	drained  chan struct{} // closed when a drain has ended
 	sessions atomic.Uint64 // numbers given to sessions
+	limits   atomic.Pointer[clientLimits]
+	// What is counted, and what the admin database asks for.
+	started      time.Time
+	errors       metrics.Errors
+	samples      atomic.Pointer[samples]
+	settings     func() []console.Setting
+	reloadConfig func(ctx context.Context) error
 	// marks numbers who drew from sequences on which connection.
 	marks atomic.Uint64
 	// ownCatalogs numbers the catalogs that only one transaction sees.
@@ -69,6 +78,9 @@ type Server struct {
 	clients   map[*Session]struct{}
 	databases map[string]*database
 	closed    bool
+	// clientCounts are the authenticated clients of each database, of each user, and of each user in each database.
+	clientCounts map[backend.Identity]int
+	admitted     int // all of them
 	// following are the goroutines behind the clients: the watch, databases, the event loop.
 	following sync.WaitGroup
 	// follower starts the goroutine of a database; set while Serve runs.
@@ -111,6 +123,12 @@ func New(config Config, deps Dependencies) (*Server, error) {
 		resolver: deps.Resolver, secrets: mirror.NewSecrets(deps.Pools.Service),
 		schema: deps.Schema, entries: entries, numbers: numbers, heal: deps.Heal, log: deps.Log, listener: listener, initial: deps.Initial,
 		ready: make(chan struct{}), drained: make(chan struct{}), clients: make(map[*Session]struct{}), databases: make(map[string]*database),
+	}
+	s.started, s.settings, s.reloadConfig, s.clientCounts = time.Now(), deps.Settings, deps.Reload, make(map[backend.Identity]int)
+	begin := &sample{at: s.started}
+	s.samples.Store(&samples{older: begin, newer: begin})
+	if err := s.SetClientLimits(config.Clients); err != nil {
+		return nil, errors.Join(fmt.Errorf("configuration of the router: %w", err), listener.Close())
 	}
 	rand.Read(s.mockSecret[:]) // never fails
 	s.keys.prefix = uint32(config.CancelPrefix&0x7ff) << 20
@@ -161,6 +179,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	})
 	s.background(func() { s.watchClients(ctx) })
 	s.background(func() { s.detectDeadlocks(ctx) })
+	s.background(func() { s.sampleTotals(ctx) })
 	s.background(func() { s.gate.Run(ctx) })
 	s.background(func() { s.numbers.Run(ctx) })
 	if s.parker != nil {
@@ -336,8 +355,8 @@ func (s *Server) admit(c *Session) error {
 	switch {
 	case s.closed || s.draining.Load():
 		return pgerr.New(pgerr.AdminShutdown, "the router is shutting down").Fatal()
-	case len(s.clients) >= s.config.MaxClients:
-		return pgerr.New(pgerr.TooManyConnections, "sorry, too many clients already").Fatal()
+	case len(s.clients) >= s.limits.Load().Total+reservedClients:
+		return errTooManyClients()
 	}
 	s.clients[c] = struct{}{}
 	return nil
@@ -346,6 +365,7 @@ func (s *Server) admit(c *Session) error {
 func (s *Server) forget(c *Session) {
 	s.mu.Lock()
 	delete(s.clients, c)
+	s.discount(c)
 	s.mu.Unlock()
 }
 

@@ -74,7 +74,7 @@ func TestAuthentication(t *testing.T) {
 
 func TestTooManyClients(t *testing.T) {
 	t.Parallel()
-	b := newBed(t, 1, func(c *node.Config) { c.Router.MaxClients = 2 })
+	b := newBed(t, 1, func(c *node.Config) { c.Router.Clients.Total = 2 })
 	b.connect(0)
 	b.connect(0)
 	b.login("53300", "postgres", "", b.database)

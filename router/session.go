@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/console"
 	"github.com/shardyard/shardyard/router/exec"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
@@ -45,6 +46,16 @@ type Session struct {
 	busySince atomic.Int64
 	// copying: a COPY waits for the client's data.
 	copying atomic.Bool
+	// What the admin database shows of the session: shown since it has started, requested is when its last request began.
+	shown           atomic.Pointer[console.Client]
+	applicationName atomic.Pointer[string]
+	requested       atomic.Int64
+	preparedCount   atomic.Int32
+	statementsSeen  int
+	killed          atomic.Bool      // it is to end
+	counted         bool             // among the clients of its database and user; guarded by the server's mutex
+	console         *console.Session // not nil: a client of the admin database
+	tally           tally
 
 	view       *view
 	vars       variables
@@ -160,7 +171,7 @@ func (c *Session) whileIdle(ctx context.Context) error {
 
 // checkDrain ends a session that has nothing to do while the server drains.
 func (c *Session) checkDrain() error {
-	closed := c.server.isClosed() || c.database != nil && c.database.ending.Load()
+	closed := c.server.isClosed() || c.killed.Load() || c.database != nil && c.database.ending.Load()
 	if closed || c.server.draining.Load() && c.x.Status() == wire.TxIdle && !c.x.CopyingIn() && len(c.request) == 0 {
 		return pgerr.New(pgerr.AdminShutdown, "terminating connection due to administrator command").Fatal()
 	}
@@ -196,7 +207,13 @@ const copyBatch = 32 << 10
 // Handle runs one whole request: all frames up to and including Query, Sync or Flush, or a batch of COPY
 // data. An error ends the session; io.EOF means that the client said goodbye.
 func (c *Session) Handle(ctx context.Context, request []byte) error {
-	c.busySince.Store(time.Now().UnixNano())
+	if c.console != nil {
+		return c.handleConsole(ctx, request)
+	}
+	now := time.Now().UnixNano()
+	c.busySince.Store(now)
+	c.requested.Store(now)
+	c.tally.begin(now, len(request))
 	c.x.StartRequest()
 	err := c.handleFrames(ctx, request)
 	if copying := c.x.CopyingIn(); copying != c.copying.Load() {
@@ -206,6 +223,7 @@ func (c *Session) Handle(ctx context.Context, request []byte) error {
 		c.leaveFlight()
 	}
 	c.x.EndRequest()
+	c.noteStatements()
 	c.busySince.Store(0)
 	if flushed := c.out.Flush(); err == nil {
 		err = flushed
@@ -354,6 +372,7 @@ func (c *Session) fail(err error) error {
 	if e.Code == pgerr.InternalError {
 		c.server.log.Error("internal error", "session_id", c.id, "error", err)
 	}
+	c.server.errors.Count(e.Code)
 	c.x.Fail()
 	c.values.failed()
 	c.out.Put(e.Append)
@@ -397,6 +416,7 @@ func (c *Session) end(ctx context.Context, err error) {
 		if e.Code == pgerr.InternalError {
 			c.server.log.Error("session ended", "session_id", c.id, "error", err)
 		}
+		c.server.errors.Count(e.Code)
 		_ = c.conn.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
 		c.out.Put(e.Fatal().Append)
 		_ = c.out.Flush() // the client may be gone

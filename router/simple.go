@@ -82,6 +82,7 @@ func (c *Session) ready(ctx context.Context) error {
 		return err
 	}
 	c.out.Put(func(dst []byte) []byte { return wire.AppendReady(dst, c.x.Status()) })
+	c.countRequest()
 	return nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/directory/etcd"
 	"github.com/shardyard/shardyard/router/backend"
+	"github.com/shardyard/shardyard/router/console"
 	"github.com/shardyard/shardyard/router/exec"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
@@ -111,10 +112,19 @@ func (c *Session) open(ctx context.Context, packet *wire.Startup) error {
 	if err := c.authenticate(ctx, home); err != nil {
 		return err
 	}
+	if c.databaseName == console.Database {
+		return c.openConsole()
+	}
+	if err := c.server.admitAs(c); err != nil {
+		return err
+	}
 	if c.database, err = c.server.openDatabase(ctx, cluster, home, c.databaseName); err != nil {
 		return err
 	}
 	c.x = exec.New(c.server.pools, c.out, backend.Identity{Database: c.databaseName, User: c.user}, c.server.origin)
+	c.x.SetSession(c.id)
+	c.tally.counts = c.database.counts.Stripe(c.id)
+	c.tally.counts.Logins.Add(1)
 	c.x.UseGate(c.server.gate)
 	c.x.SetSecrets(c.server.secrets)
 	c.statements, c.portals = make(map[string]*statement), make(map[string]*portal)
@@ -126,9 +136,14 @@ func (c *Session) open(ctx context.Context, packet *wire.Startup) error {
 	if err := c.greet(ctx); err != nil {
 		return err
 	}
+	if c.server.pools.Limits(backend.Identity{Database: c.databaseName, User: c.user}).Mode == backend.SessionMode {
+		c.x.KeepConnections()
+	}
 	c.pid, c.secret = c.server.keys.add(c)
 	c.out.Put(func(dst []byte) []byte { return wire.AppendBackendKeyData(dst, c.pid, c.secret) })
 	c.out.Put(func(dst []byte) []byte { return wire.AppendReady(dst, wire.TxIdle) })
+	c.showName(c.vars.value("application_name"))
+	c.show()
 	return nil
 }
 

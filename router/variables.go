@@ -197,6 +197,9 @@ func (c *Session) settingsChanged() {
 		if value != c.vars.reported[name] {
 			c.vars.reported[name] = value
 			c.out.Put(func(dst []byte) []byte { return wire.AppendParameterStatus(dst, name, value) })
+			if name == "application_name" {
+				c.showName(value)
+			}
 		}
 	}
 }

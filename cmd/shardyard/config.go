@@ -42,8 +42,19 @@ type config struct {
 	Auth authConfig `koanf:"auth"`
 	// Pool bounds the server connections.
 	Pool poolConfig `koanf:"pool"`
+	// Pools changes size, reserve, min, mode and clients for some databases and users.
+	Pools []poolRule `koanf:"pools"`
 	// MaxClients bounds the client connections. Defaults to 1000.
 	MaxClients int `koanf:"max_clients"`
+	// MaxDatabaseClients bounds those of each database, MaxUserClients those of each role. Default to 0: no bound.
+	MaxDatabaseClients int `koanf:"max_database_clients"`
+	MaxUserClients     int `koanf:"max_user_clients"`
+	// AdminUsers may use every command of the admin database. Defaults to the service role.
+	AdminUsers []string `koanf:"admin_users"`
+	// StatsUsers may use its SHOW commands. Defaults to none.
+	StatsUsers []string `koanf:"stats_users"`
+	// Metrics says where they are served.
+	Metrics metricsConfig `koanf:"metrics"`
 	// EntryCache bounds the entries of tables by DIRECTORY that are remembered. Defaults to 1,000,000.
 	EntryCache int `koanf:"entry_cache"`
 	// SequenceBlock bounds how many values of a sequence are drawn before rows need them. Defaults to 100.
@@ -83,6 +94,16 @@ type authConfig struct {
 type poolConfig struct {
 	// Size is the most server connections for each shard, database and role. Defaults to 20.
 	Size int `koanf:"size"`
+	// Reserve is how many more there may be while somebody has waited for ReserveTimeout. Defaults to 0.
+	Reserve int `koanf:"reserve"`
+	// ReserveTimeout is that wait. Defaults to 5s.
+	ReserveTimeout time.Duration `koanf:"reserve_timeout"`
+	// Min is how many a pool that is in use keeps open. Defaults to 0.
+	Min int `koanf:"min"`
+	// Mode is transaction or session. Defaults to transaction.
+	Mode string `koanf:"mode"`
+	// MaxWaiting bounds the statements that wait for a connection of one pool. Defaults to 10,000.
+	MaxWaiting int `koanf:"max_waiting"`
 	// AcquireTimeout is how long a statement waits for one. Defaults to 10s.
 	AcquireTimeout time.Duration `koanf:"acquire_timeout"`
 	// ConnectTimeout is how long opening one may take. Defaults to 5s.
@@ -91,6 +112,11 @@ type poolConfig struct {
 	IdleTimeout time.Duration `koanf:"idle_timeout"`
 	// MaxLifetime is how old one may become. Defaults to 1h.
 	MaxLifetime time.Duration `koanf:"max_lifetime"`
+}
+
+type metricsConfig struct {
+	// Listen is the address of /metrics, host:port. Defaults to none.
+	Listen string `koanf:"listen"`
 }
 
 type logConfig struct {
@@ -106,12 +132,14 @@ func defaultConfig() config {
 		host = "router"
 	}
 	return config{
-		Listen:     "127.0.0.1:6432",
-		Name:       routerNameFrom(host),
-		Etcd:       etcdConfig{Endpoints: []string{"127.0.0.1:2379"}, Prefix: "/shardyard/", LeaseTTL: 10 * time.Second},
-		Service:    serviceConfig{User: "postgres"},
-		Auth:       authConfig{Method: "scram-sha-256"},
-		Pool:       poolConfig{Size: 20, AcquireTimeout: 10 * time.Second, ConnectTimeout: 5 * time.Second, IdleTimeout: 10 * time.Minute, MaxLifetime: time.Hour},
+		Listen:  "127.0.0.1:6432",
+		Name:    routerNameFrom(host),
+		Etcd:    etcdConfig{Endpoints: []string{"127.0.0.1:2379"}, Prefix: "/shardyard/", LeaseTTL: 10 * time.Second},
+		Service: serviceConfig{User: "postgres"},
+		Auth:    authConfig{Method: "scram-sha-256"},
+		Pool: poolConfig{
+			Size: 20, ReserveTimeout: 5 * time.Second, Mode: "transaction", MaxWaiting: 10_000, AcquireTimeout: 10 * time.Second, ConnectTimeout: 5 * time.Second, IdleTimeout: 10 * time.Minute, MaxLifetime: time.Hour,
+		},
 		MaxClients: 1000, EntryCache: 1_000_000, SequenceBlock: 100,
 		Log: logConfig{Level: "info", Format: "text"},
 	}
@@ -137,6 +165,12 @@ func addServeFlags(flags *pflag.FlagSet) {
 	flags.String("auth-method", d.Auth.Method, "scram-sha-256 or trust")
 	flags.Bool("auth-trust-loopback", d.Auth.TrustLoopback, "let clients on loopback in without a password")
 	flags.Int("pool-size", d.Pool.Size, "server connections for each shard, database and role")
+	flags.Int("pool-reserve", d.Pool.Reserve, "further ones while somebody has waited for pool.reserve_timeout")
+	flags.Int("pool-min", d.Pool.Min, "those that a pool in use keeps open")
+	flags.String("pool-mode", d.Pool.Mode, "transaction or session")
+	flags.StringSlice("admin-users", nil, "roles that may use the admin database shardyard (default the service role)")
+	flags.StringSlice("stats-users", nil, "roles that may only look into it")
+	flags.String("metrics-listen", d.Metrics.Listen, "address of /metrics")
 	flags.Int("max-clients", d.MaxClients, "client connections")
 	flags.Int("entry-cache", d.EntryCache, "entries of DIRECTORY tables that are remembered")
 	flags.Int("sequence-block", d.SequenceBlock, "values of a sequence that are drawn before rows need them")
@@ -178,7 +212,7 @@ func loadConfig(flags *pflag.FlagSet, environ []string) (config, error) {
 	if err := k.Load(confmap.Provider(changed, "."), nil); err != nil {
 		return config{}, fmt.Errorf("read flags: %w", err)
 	}
-	if err := refuseUnknownKeys(k.Keys(), keys); err != nil {
+	if err := errors.Join(refuseUnknownKeys(k.Keys(), keys), refuseUnknownRuleKeys(k.Get("pools"))); err != nil {
 		return config{}, err
 	}
 	c := defaultConfig()
@@ -206,7 +240,8 @@ func environmentProvider(environ, keys []string) *env.Env {
 			if !ok {
 				return bare, value // refused as an unknown key, by its own name
 			}
-			if key == "etcd.endpoints" {
+			switch key {
+			case "etcd.endpoints", "admin_users", "stats_users":
 				return key, splitList(value)
 			}
 			return key, value
@@ -308,8 +343,14 @@ func (c config) validate() error {
 	if c.Pool.Size < 1 {
 		fault("pool.size", "%d is less than 1", c.Pool.Size)
 	}
+	c.validatePools(fault)
+	if c.Metrics.Listen != "" {
+		if _, _, err := net.SplitHostPort(c.Metrics.Listen); err != nil {
+			fault("metrics.listen", "%q is not host:port", c.Metrics.Listen)
+		}
+	}
 	for key, d := range map[string]time.Duration{
-		"pool.acquire_timeout": c.Pool.AcquireTimeout, "pool.connect_timeout": c.Pool.ConnectTimeout,
+		"pool.reserve_timeout": c.Pool.ReserveTimeout, "pool.acquire_timeout": c.Pool.AcquireTimeout, "pool.connect_timeout": c.Pool.ConnectTimeout,
 		"pool.idle_timeout": c.Pool.IdleTimeout, "pool.max_lifetime": c.Pool.MaxLifetime,
 	} {
 		if d <= 0 {

@@ -119,7 +119,7 @@ func runDev(ctx context.Context, options devOptions, out io.Writer) (err error) 
 // starts the router.
 func startDevRouter(ctx context.Context, cluster *devcluster.Cluster, listen string, log *slog.Logger) (*node.Node, error) {
 	running, err := node.Start(ctx, node.Config{
-		Router:    router.Config{Name: "dev", Listen: listen},
+		Router:    router.Config{Name: "dev", Listen: listen, AdminUsers: []string{"postgres"}},
 		Pools:     backend.Config{ServiceUser: "postgres"},
 		Directory: etcd.Config{Endpoints: cluster.Etcd().Endpoints(), LeaseTTL: 5 * time.Second},
 		Bootstrap: cluster.Shards(),

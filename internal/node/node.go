@@ -18,8 +18,10 @@ import (
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/rebalance/worker"
 	"github.com/shardyard/shardyard/router"
+	"github.com/shardyard/shardyard/router/admin"
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/commit"
+	"github.com/shardyard/shardyard/router/console"
 	"github.com/shardyard/shardyard/router/schema"
 )
 
@@ -32,6 +34,12 @@ type Config struct {
 	// SnapshotFile keeps a copy of the directory, from which Start begins while etcd is
 	// away. Defaults to none.
 	SnapshotFile string
+	// Metrics is the address of /metrics, host:port. Defaults to none.
+	Metrics string
+	// Settings lists the configuration, for SHOW CONFIG. Defaults to none.
+	Settings func() []console.Setting
+	// Reload reads the configuration again, for RELOAD, and calls Node.Reload. Defaults to none: RELOAD is refused.
+	Reload func(ctx context.Context) error
 	// Bootstrap are shards that Start registers first. Defaults to none.
 	Bootstrap []directory.Shard
 	// Log goes to every part. Defaults to a logger that discards.
@@ -48,6 +56,7 @@ type Node struct {
 	performer *schema.Performer
 	planner   *planner.Planner
 	server    *router.Server
+	metrics   *admin.Server // nil: they are not served
 	latest    atomic.Pointer[etcd.Snapshot]
 
 	stop   context.CancelFunc
@@ -146,11 +155,19 @@ func (n *Node) serve(ctx context.Context, cfg Config) error {
 		return err
 	}
 	n.planner = planner.New(cfg.Planner)
+	if cfg.Metrics != "" {
+		if n.metrics, err = admin.New(admin.Config{Listen: cfg.Metrics, State: n.State, Log: cfg.Log}); err != nil {
+			return err
+		}
+	}
 	n.server, err = router.New(cfg.Router, router.Dependencies{
 		Planner: n.planner, Pools: n.pools, Maps: n.store, Member: n.member, Schema: n.performer,
-		Heal: n.fence.Heal, Initial: first, Resolver: resolver, Log: cfg.Log,
+		Heal: n.fence.Heal, Initial: first, Resolver: resolver, Settings: cfg.Settings, Reload: cfg.Reload, Log: cfg.Log,
 	})
 	if err != nil {
+		if n.metrics != nil {
+			err = errors.Join(err, n.metrics.Close())
+		}
 		return err
 	}
 	ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -159,6 +176,9 @@ func (n *Node) serve(ctx context.Context, cfg Config) error {
 			n.failed <- err
 		}
 	})
+	if n.metrics != nil {
+		n.work.Go(func() { n.metrics.Serve(ctx) })
+	}
 	n.work.Go(func() { n.follow(ctx, cfg.SnapshotFile) })
 	n.work.Go(func() { n.recover(ctx) })
 	n.work.Go(func() { resolver.Run(ctx) })
@@ -262,6 +282,29 @@ func (n *Node) Plans() (made, found uint64) { return n.planner.Plans() }
 
 // Backends are the process ids of the servers' backends that work for a session's running request; pid is the session's own.
 func (n *Node) Backends(pid uint32) []uint32 { return n.server.Backends(pid) }
+
+// MetricsAddr is where /metrics is, nil if it is nowhere.
+func (n *Node) MetricsAddr() net.Addr {
+	if n.metrics == nil {
+		return nil
+	}
+	return n.metrics.Addr()
+}
+
+// State is what there is to see of the router now.
+func (n *Node) State() *console.State { return n.server.State() }
+
+// Reload applies what of a configuration can be changed while clients are served: the sizes, modes and bounds of pools and
+// clients. With an error everything stays as it was.
+func (n *Node) Reload(cfg Config) error {
+	if err := router.CheckClientLimits(cfg.Router.Clients); err != nil {
+		return err
+	}
+	if err := n.pools.SetLimits(cfg.Pools); err != nil {
+		return err
+	}
+	return n.server.SetClientLimits(cfg.Router.Clients)
+}
 
 // Failed gets the error with which the server ended by itself.
 func (n *Node) Failed() <-chan error { return n.failed }

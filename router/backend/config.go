@@ -26,6 +26,17 @@ type Config struct {
 	TLS TLS
 	// PoolSize bounds the server connections of one shard, database and user. Defaults to 20.
 	PoolSize int
+	// PoolReserve is how many more a pool may open while somebody has waited for ReserveTimeout. Defaults to 0.
+	PoolReserve int
+	// ReserveTimeout is that wait. A connection beyond the pool's size is closed when nobody has used it for as long.
+	// Defaults to 5 s.
+	ReserveTimeout time.Duration
+	// PoolMin is how many connections a pool keeps open that was used within the last IdleTimeout. Defaults to 0.
+	PoolMin int
+	// Mode is that of the pools. Defaults to TransactionMode.
+	Mode Mode
+	// Rules change size, reserve, min and mode for some databases and users. Defaults to none.
+	Rules []LimitRule
 	// MaxWaiting bounds the queue of one pool; one more is refused at once with 53300. Defaults to 10,000.
 	MaxWaiting int
 	// AcquireTimeout bounds the wait in the queue; then 53300. Defaults to 30 s.
@@ -80,6 +91,10 @@ func (c Config) withDefaults() Config {
 	setString(&c.ServiceUser, "postgres")
 	setString(&c.TLS.Mode, "prefer")
 	setInt(&c.PoolSize, 20)
+	setDuration(&c.ReserveTimeout, 5*time.Second)
+	if c.Mode == "" {
+		c.Mode = TransactionMode
+	}
 	setInt(&c.MaxWaiting, 10_000)
 	setInt(&c.PreparedStatements, 500)
 	setDuration(&c.AcquireTimeout, 30*time.Second)
@@ -100,8 +115,11 @@ func (c Config) validate() error {
 	if len(c.ApplicationName) > maxApplicationName || strings.IndexFunc(c.ApplicationName, func(r rune) bool { return r < ' ' || r > '~' }) >= 0 {
 		return fmt.Errorf("application name %q: want at most %d bytes of printable ASCII", c.ApplicationName, maxApplicationName)
 	}
+	if _, err := newLimitTable(c.limits(), c.Rules); err != nil {
+		return err
+	}
 	for name, n := range map[string]int{
-		"pool size": c.PoolSize, "max waiting": c.MaxWaiting, "prepared statements": c.PreparedStatements,
+		"max waiting": c.MaxWaiting, "prepared statements": c.PreparedStatements,
 	} {
 		if n < 1 {
 			return fmt.Errorf("%s: want at least 1, got %d", name, n)
@@ -109,7 +127,7 @@ func (c Config) validate() error {
 	}
 	for name, d := range map[string]time.Duration{
 		"acquire timeout": c.AcquireTimeout, "connect timeout": c.ConnectTimeout, "clean timeout": c.CleanTimeout,
-		"idle timeout": c.IdleTimeout, "max lifetime": c.MaxLifetime,
+		"idle timeout": c.IdleTimeout, "max lifetime": c.MaxLifetime, "reserve timeout": c.ReserveTimeout,
 	} {
 		if d <= 0 {
 			return fmt.Errorf("%s: want more than 0, got %s", name, d)
@@ -124,6 +142,11 @@ func (c Config) validate() error {
 		return errors.New("tls: cert and key go together")
 	}
 	return nil
+}
+
+// limits are those of pools that no rule is for.
+func (c Config) limits() Limits {
+	return Limits{Size: c.PoolSize, Reserve: c.PoolReserve, Min: c.PoolMin, Mode: c.Mode}
 }
 
 func validRouterName(name string) bool {

@@ -44,11 +44,31 @@ type Conn struct {
 	writing chan error // not nil: a large write runs in a goroutine, which sends its outcome
 
 	generation uint64 // of the pool when it was opened
+	number     uint64 // tells it from every other of the process
+	opened     time.Time
 	expires    time.Time
 	lastUsed   time.Time
 	peek       peeker
 
 	lease lease
+
+	// Who has it, and since when; guarded by the pool's mutex.
+	held    bool
+	session uint64
+	since   time.Time
+}
+
+// hold notes who has got the connection. The pool's mutex is held.
+func (c *Conn) hold(session uint64, now time.Time) {
+	c.held, c.session, c.since = true, session, now
+}
+
+// Retired reports whether the connection is not to be used by another session: its shard has another address now, or
+// Reconnect was called.
+func (c *Conn) Retired() bool {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	return c.generation != c.pool.generation
 }
 
 // maxDirectWrite is what surely fits into the buffers between us and a server that is not reading, because it waits

@@ -6,5 +6,5 @@
 // first use each new connection compares the shard's floor with the epoch that the caller planned under, so that a
 // router with an old map can neither read nor write what has moved.
 //
-// It imports directory, router/wire, router/pgerr, and pgx.
+// It imports directory, router/metrics, router/wire, router/pgerr, and pgx.
 package backend

@@ -15,13 +15,16 @@ import (
 
 // pool holds the connections of one shard, database and user.
 //
-// Invariant: open counts connections that are idle, in use, being cleaned or being opened, and never exceeds the size.
+// Invariant: open counts connections that are idle, in use, being cleaned or being opened. It never exceeds the size and the
+// reserve, unless those became smaller.
 // Invariant: while somebody waits nothing is idle: what becomes free goes to the first in the queue.
 type pool struct {
 	owner *Pools
 	key   poolKey
+	times *shardTimes
 
 	mu         sync.Mutex
+	limits     Limits
 	endpoint   directory.Endpoint
 	epoch      directory.Epoch // the newest epoch at which the endpoint was seen
 	floor      directory.Epoch // the highest floor seen
@@ -31,6 +34,8 @@ type pool struct {
 	open       int
 	waiting    waiters
 	removed    bool // taken out of the table of pools
+	filling    bool // fill is at work
+	resting    bool // no minimum is kept until somebody wants a connection
 	lastUsed   time.Time
 	stats      Counters
 }
@@ -38,6 +43,8 @@ type pool struct {
 // waiter is one Acquire in the queue. It is woken with a connection, or with the right to open one.
 type waiter struct {
 	ready      chan *Conn // buffered by one; nil: the right to open
+	session    uint64
+	since      time.Time
 	prev, next *waiter
 	queued     bool
 }
@@ -83,7 +90,7 @@ func (l *waiters) pop() *waiter {
 }
 
 // acquire returns a connection that is alive, or retry when the pool was removed meanwhile.
-func (p *pool) acquire(ctx context.Context, shard directory.Shard, epoch directory.Epoch, want *Settings) (c *Conn, retry bool, err error) {
+func (p *pool) acquire(ctx context.Context, shard directory.Shard, epoch directory.Epoch, want Wish) (c *Conn, retry bool, err error) {
 	p.mu.Lock()
 	if p.removed {
 		p.mu.Unlock()
@@ -93,7 +100,7 @@ func (p *pool) acquire(ctx context.Context, shard directory.Shard, epoch directo
 		p.mu.Unlock()
 		return nil, false, ErrClosed
 	}
-	p.lastUsed = time.Now()
+	p.lastUsed, p.resting = time.Now(), false
 	stale := p.adopt(shard.Primary, epoch)
 	if epoch < p.floor {
 		floor := p.floor
@@ -103,20 +110,22 @@ func (p *pool) acquire(ctx context.Context, shard directory.Shard, epoch directo
 	}
 	c, mayOpen := p.take(want)
 	var w *waiter
+	reserve := p.limits.Reserve > 0
 	if c == nil && !mayOpen {
 		if p.waiting.length >= p.owner.cfg.MaxWaiting {
 			p.stats.Refused++
+			size := p.limits.Size
 			p.mu.Unlock()
 			closeAll(stale)
-			return nil, false, p.full("too many statements wait for a connection")
+			return nil, false, p.full(size, "too many statements wait for a connection")
 		}
-		w = &waiter{ready: make(chan *Conn, 1)}
+		w = &waiter{ready: make(chan *Conn, 1), session: want.Session, since: p.lastUsed}
 		p.waiting.push(w)
 	}
 	p.mu.Unlock()
 	closeAll(stale)
 	if w != nil {
-		if c, err = p.wait(ctx, w); err != nil {
+		if c, err = p.wait(ctx, w, reserve); err != nil {
 			return nil, false, err
 		}
 	}
@@ -124,7 +133,7 @@ func (p *pool) acquire(ctx context.Context, shard directory.Shard, epoch directo
 		c = p.replaceStale(c, want)
 	}
 	if c == nil {
-		if c, err = p.openSlot(ctx, epoch); err != nil {
+		if c, err = p.openSlot(ctx, epoch, want.Session); err != nil {
 			return nil, false, err
 		}
 	}
@@ -135,11 +144,11 @@ func (p *pool) acquire(ctx context.Context, shard directory.Shard, epoch directo
 
 // take returns an idle connection, one that already has the settings wanted if there is one, else the one used last;
 // or the right to open one. p.mu is held.
-func (p *pool) take(want *Settings) (c *Conn, mayOpen bool) {
+func (p *pool) take(want Wish) (c *Conn, mayOpen bool) {
 	if n := len(p.idle); n > 0 {
 		best := n - 1
 		for i := n - 1; i >= 0; i-- {
-			if p.idle[i].settings.Equal(want) {
+			if p.idle[i].settings.Equal(want.Settings) {
 				best = i
 				break
 			}
@@ -149,9 +158,10 @@ func (p *pool) take(want *Settings) (c *Conn, mayOpen bool) {
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		p.stats.Acquired++
+		c.hold(want.Session, p.lastUsed)
 		return c, false
 	}
-	if p.open < p.owner.cfg.PoolSize {
+	if p.open < p.limits.Size {
 		p.open++
 		p.stats.Acquired++
 		return nil, true
@@ -161,7 +171,7 @@ func (p *pool) take(want *Settings) (c *Conn, mayOpen bool) {
 
 // replaceStale closes a connection that was found dead and returns another idle one, or nil with the dead one's
 // place in the pool kept for opening a new one.
-func (p *pool) replaceStale(dead *Conn, want *Settings) *Conn {
+func (p *pool) replaceStale(dead *Conn, want Wish) *Conn {
 	dead.broken = true
 	dead.close()
 	p.mu.Lock()
@@ -178,23 +188,32 @@ func (p *pool) replaceStale(dead *Conn, want *Settings) *Conn {
 	return c
 }
 
-// wait waits for its turn.
-func (p *pool) wait(ctx context.Context, w *waiter) (*Conn, error) {
-	began := time.Now()
+// wait waits for its turn. reserve: the pool has one, which is used when somebody has waited too long.
+func (p *pool) wait(ctx context.Context, w *waiter, reserve bool) (*Conn, error) {
 	timer := time.NewTimer(p.owner.cfg.AcquireTimeout)
 	defer timer.Stop()
+	var patience <-chan time.Time
+	if reserve {
+		short := time.NewTimer(p.owner.cfg.ReserveTimeout)
+		defer short.Stop()
+		patience = short.C
+	}
 	var err error
-	select {
-	case c, ok := <-w.ready:
-		p.noteWait(began)
-		if !ok {
-			return nil, ErrClosed
+	for err == nil {
+		select {
+		case c, ok := <-w.ready:
+			p.noteWait(w.since)
+			if !ok {
+				return nil, ErrClosed
+			}
+			return c, nil
+		case <-patience:
+			p.useReserve()
+		case <-ctx.Done():
+			err = fmt.Errorf("wait for a connection to shard %s: %w", p.key.shard, context.Cause(ctx))
+		case <-timer.C:
+			err = p.full(p.size(), fmt.Sprintf("no connection became free within %s", p.owner.cfg.AcquireTimeout))
 		}
-		return c, nil
-	case <-ctx.Done():
-		err = fmt.Errorf("wait for a connection to shard %s: %w", p.key.shard, context.Cause(ctx))
-	case <-timer.C:
-		err = p.full(fmt.Sprintf("no connection became free within %s", p.owner.cfg.AcquireTimeout))
 	}
 	p.mu.Lock()
 	queued := w.queued
@@ -210,31 +229,58 @@ func (p *pool) wait(ctx context.Context, w *waiter) (*Conn, error) {
 			p.freeSlot()
 		}
 	}
-	p.noteWait(began)
+	p.noteWait(w.since)
 	return nil, err
 }
 
-func (p *pool) noteWait(began time.Time) {
+// useReserve lets the first in the queue, who has waited longest, open a connection beyond the pool's size.
+func (p *pool) useReserve() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open >= p.most() {
+		return
+	}
+	if first := p.waiting.pop(); first != nil {
+		p.open++
+		p.stats.Acquired++
+		p.stats.Reserved++
+		first.ready <- nil
+	}
+}
+
+func (p *pool) noteWait(since time.Time) {
+	waited := time.Since(since)
+	p.times.wait.Observe(waited)
 	p.mu.Lock()
 	p.stats.Waited++
-	p.stats.WaitTime += time.Since(began)
+	p.stats.WaitTime += waited
 	p.mu.Unlock()
 }
 
-func (p *pool) full(detail string) error {
+func (p *pool) size() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.limits.Size
+}
+
+func (p *pool) full(size int, detail string) error {
 	return pgerr.Newf(pgerr.TooManyConnections, "the pool of connections to shard %s is full", p.key.shard).
 		WithDetail(fmt.Sprintf("All %d connections for user %q and database %q are in use: %s.",
-			p.owner.cfg.PoolSize, p.key.id.User, p.key.id.Database, detail)).
+			size, p.key.id.User, p.key.id.Database, detail)).
 		WithHint("Keep transactions short, or raise the pool size and the server's max_connections.")
 }
 
-// openSlot opens a connection in a place of the pool that is already counted.
-func (p *pool) openSlot(ctx context.Context, epoch directory.Epoch) (*Conn, error) {
+// openSlot opens a connection for a session in a place of the pool that is already counted.
+func (p *pool) openSlot(ctx context.Context, epoch directory.Epoch, session uint64) (*Conn, error) {
 	p.mu.Lock()
 	endpoint, generation := p.endpoint, p.generation
 	p.mu.Unlock()
+	began := time.Now()
 	c, err := p.connect(ctx, endpoint, generation, epoch)
+	now := time.Now()
+	p.times.connect.Observe(now.Sub(began))
 	p.mu.Lock()
+	p.stats.OpenTime += now.Sub(began)
 	if err == nil && p.owner.closed() {
 		err = ErrClosed
 	}
@@ -247,6 +293,9 @@ func (p *pool) openSlot(ctx context.Context, epoch directory.Epoch) (*Conn, erro
 		p.freeSlot()
 		return nil, err
 	}
+	c.number = p.owner.numbers.Add(1)
+	c.opened = now
+	c.hold(session, now)
 	p.all[c] = struct{}{}
 	p.stats.Opened++
 	p.mu.Unlock()
@@ -257,10 +306,12 @@ func (p *pool) openSlot(ctx context.Context, epoch directory.Epoch) (*Conn, erro
 func (p *pool) freeSlot() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if w := p.waiting.pop(); w != nil {
-		p.stats.Acquired++
-		w.ready <- nil
-		return
+	if p.open <= p.most() {
+		if w := p.waiting.pop(); w != nil {
+			p.stats.Acquired++
+			w.ready <- nil
+			return
+		}
 	}
 	p.open--
 }
@@ -269,13 +320,15 @@ func (p *pool) freeSlot() {
 func (p *pool) put(c *Conn) {
 	c.lastUsed = time.Now()
 	p.mu.Lock()
-	if p.owner.closed() || c.broken || c.generation != p.generation || c.lastUsed.After(c.expires) {
+	c.held = false
+	if p.owner.closed() || c.broken || c.generation != p.generation || c.lastUsed.After(c.expires) || p.open > p.most() {
 		p.mu.Unlock()
 		p.discard(c)
 		return
 	}
 	if w := p.waiting.pop(); w != nil {
 		p.stats.Acquired++
+		c.hold(w.session, c.lastUsed)
 		w.ready <- c
 	} else {
 		p.idle = append(p.idle, c)
@@ -314,6 +367,10 @@ func (p *pool) release(c *Conn) {
 
 // clean makes a connection fit for the next session, or closes it.
 func (p *pool) clean(c *Conn, cancelling <-chan struct{}) {
+	p.mu.Lock()
+	c.held = false
+	p.stats.Cleaned++
+	p.mu.Unlock()
 	ctx, cancel := p.owner.cleanContext()
 	defer cancel()
 	if err := c.clean(ctx, cancelling); err != nil {

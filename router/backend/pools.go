@@ -26,9 +26,14 @@ type Pools struct {
 	closing      <-chan struct{} // closed by Close
 
 	services services
+	limits   atomic.Pointer[limitTable]
+	numbers  atomic.Uint64 // given to connections
 
 	mu    sync.RWMutex
 	pools map[poolKey]*pool
+	// times are those of each shard, gone what the forgotten pools of each database have counted.
+	times map[directory.ShardID]*shardTimes
+	gone  map[string]Counters
 
 	down       atomic.Bool
 	tasks      sync.WaitGroup // Invariant: grows only under taskMu while down is false
@@ -43,11 +48,20 @@ func New(ctx context.Context, cfg Config) (*Pools, error) {
 		return nil, fmt.Errorf("configure pools: %w", err)
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
-	p := &Pools{cfg: cfg, pools: make(map[poolKey]*pool), stop: stop, closing: background.Done()}
+	p := &Pools{
+		cfg: cfg, pools: make(map[poolKey]*pool), times: make(map[directory.ShardID]*shardTimes), gone: make(map[string]Counters),
+		stop: stop, closing: background.Done(),
+	}
+	table, err := newLimitTable(cfg.limits(), cfg.Rules)
+	if err != nil {
+		stop()
+		return nil, fmt.Errorf("configure pools: %w", err)
+	}
+	p.limits.Store(table)
 	p.cleanContext = func() (context.Context, context.CancelFunc) {
 		return context.WithTimeout(background, cfg.CleanTimeout)
 	}
-	p.sweepEvery = max(min(cfg.IdleTimeout, cfg.MaxLifetime, serviceIdleTimeout)/4, time.Millisecond)
+	p.sweepEvery = max(min(cfg.IdleTimeout, cfg.MaxLifetime, cfg.ReserveTimeout, serviceIdleTimeout)/4, time.Millisecond)
 	p.goroutine(p.sweepLoop)
 	return p, nil
 }
@@ -58,13 +72,20 @@ func New(ctx context.Context, cfg Config) (*Pools, error) {
 // Errors: *FloorError (57P03) if the shard wants a newer map; 53300 if none became free in time; 57014 if ctx ended;
 // 08006 if the shard cannot be reached; else what the server said. The connection must be given back by Release.
 func (p *Pools) Acquire(ctx context.Context, shard directory.Shard, id Identity, epoch directory.Epoch) (*Conn, error) {
-	return p.AcquireWith(ctx, shard, id, epoch, nil)
+	return p.AcquireFor(ctx, shard, id, epoch, Wish{})
 }
 
-// AcquireWith is Acquire that prefers a connection which has the settings wanted. It does not apply them: see
-// Conn.ApplySettings.
-func (p *Pools) AcquireWith(
-	ctx context.Context, shard directory.Shard, id Identity, epoch directory.Epoch, want *Settings,
+// Wish says for whom a connection is, and what it should be like.
+type Wish struct {
+	// Settings that it should have already, if there is such a one. They are not applied: see Conn.ApplySettings.
+	Settings *Settings
+	// Session is who gets it, for Connections and Waiting. 0: nobody in particular.
+	Session uint64
+}
+
+// AcquireFor is Acquire with a wish.
+func (p *Pools) AcquireFor(
+	ctx context.Context, shard directory.Shard, id Identity, epoch directory.Epoch, want Wish,
 ) (*Conn, error) {
 	for {
 		if p.closed() {
@@ -111,11 +132,32 @@ func (p *Pools) CloseDatabase(database string) bool {
 	for _, pool := range list {
 		pool.mu.Lock()
 		idle := pool.retire()
+		pool.resting = true
 		none = none && pool.open == 0
 		pool.mu.Unlock()
 		closeAll(idle)
 	}
 	return none
+}
+
+// ForgetDatabase forgets what was counted for a database that is gone.
+func (p *Pools) ForgetDatabase(database string) {
+	p.mu.Lock()
+	delete(p.gone, database)
+	p.mu.Unlock()
+}
+
+// ReconnectDatabase is Reconnect for the connections to one database on all shards, or to all databases if it is "".
+func (p *Pools) ReconnectDatabase(database string) {
+	for _, pool := range p.list("") {
+		if database != "" && pool.key.id.Database != database {
+			continue
+		}
+		pool.mu.Lock()
+		idle := pool.retire()
+		pool.mu.Unlock()
+		closeAll(idle)
+	}
 }
 
 // TerminateAll closes every connection to the shard, those in use too: their holders get 08006.
@@ -180,7 +222,15 @@ func (p *Pools) pool(key poolKey) *pool {
 	if found := p.pools[key]; found != nil {
 		return found
 	}
-	created := &pool{owner: p, key: key, all: make(map[*Conn]struct{}), lastUsed: time.Now()}
+	times := p.times[key.shard]
+	if times == nil {
+		times = new(shardTimes)
+		p.times[key.shard] = times
+	}
+	// Invariant: who changes the limits stores the table before it looks for pools, so a new pool has the new ones.
+	created := &pool{
+		owner: p, key: key, limits: p.limits.Load().find(key.id), times: times, all: make(map[*Conn]struct{}), lastUsed: time.Now(),
+	}
 	p.pools[key] = created
 	return created
 }
@@ -222,15 +272,13 @@ func (p *Pools) sweepLoop() {
 func (p *Pools) sweep(now time.Time) {
 	p.closeServices(func(_ serviceKey, since time.Time) bool { return now.Sub(since) > serviceIdleTimeout })
 	for _, pool := range p.list("") {
-		pool.mu.Lock()
-		old := pool.takeIdle(func(c *Conn) bool {
-			return now.After(c.expires) || now.Sub(c.lastUsed) > p.cfg.IdleTimeout || !c.alive()
-		})
-		unused := pool.open == 0 && pool.waiting.length == 0 && now.Sub(pool.lastUsed) > p.cfg.IdleTimeout
-		pool.mu.Unlock()
+		old, unused, fill := pool.sweep(now)
 		closeAll(old)
 		if unused {
 			p.remove(pool)
+		}
+		if fill && !p.goroutine(pool.fill) {
+			return
 		}
 	}
 }
@@ -243,5 +291,8 @@ func (p *Pools) remove(pool *pool) {
 	if pool.open == 0 && pool.waiting.length == 0 {
 		pool.removed = true
 		delete(p.pools, pool.key)
+		gone := p.gone[pool.key.id.Database]
+		gone.add(&pool.stats)
+		p.gone[pool.key.id.Database] = gone
 	}
 }

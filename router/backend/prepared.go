@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"strconv"
 	"strings"
+	"sync/atomic"
 )
 
 // PreparedKey is the content under which a statement is prepared on a server: its text, the types its parameters were
@@ -33,6 +34,7 @@ type registry struct {
 	names   uint64        // names are never used twice
 	closing []string      // evicted: on the server still, to be closed
 	pending int           // entries reserved and not yet confirmed
+	count   atomic.Int32  // of entries, for whoever looks
 }
 
 type preparedEntry struct {
@@ -71,6 +73,7 @@ func (r *registry) reserve(key string) string {
 	r.entries[key] = e
 	r.pushFront(e)
 	r.pending++
+	r.count.Store(int32(len(r.entries)))
 	return e.name
 }
 
@@ -108,6 +111,7 @@ func (r *registry) forgetAll() {
 func (r *registry) evict(e *preparedEntry) {
 	e.unlink()
 	delete(r.entries, e.key)
+	r.count.Store(int32(len(r.entries)))
 	if !e.confirmed {
 		r.pending--
 	}
@@ -117,6 +121,7 @@ func (r *registry) evict(e *preparedEntry) {
 // reset is what DEALLOCATE ALL does on the server.
 func (r *registry) reset() {
 	clear(r.entries)
+	r.count.Store(0)
 	r.head.prev, r.head.next = &r.head, &r.head
 	r.closing, r.pending = r.closing[:0], 0
 }

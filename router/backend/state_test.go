@@ -144,7 +144,7 @@ func TestPoolPrefersSettings(t *testing.T) {
 	}
 	p.Release(a)
 	p.Release(b)
-	c, err := p.AcquireWith(ctx, shard(), superuser, 1, NewSettings(map[string]string{"timezone": "Asia/Tokyo"}))
+	c, err := p.AcquireFor(ctx, shard(), superuser, 1, Wish{Settings: NewSettings(map[string]string{"timezone": "Asia/Tokyo"})})
 	if err != nil || c != a {
 		t.Fatalf("got the other connection (%v)", err)
 	}

@@ -223,6 +223,7 @@ func lastAgent(writers []writer) {
 
 // commitTogether commits in two phases.
 func (x *Executor) commitTogether(ctx context.Context, writers []writer) (committed bool, err error) {
+	x.usage.twoPhase()
 	lastAgent(writers)
 	agent, others := writers[0].link, writers[1:]
 	t := &together{x: x, agent: agent, gid: x.origin.Next(x.view.Map.ClusterID, agent.shard, writers[0].xid)}

@@ -5,6 +5,6 @@
 // It owns what happens between a plan and the frames that answer it. It knows nothing of the client's
 // named statements and portals, variables or authentication: those are package router's.
 //
-// It may import planner and its subpackages, directory, router/backend, router/commit, router/merge, router/wire and
-// router/pgerr.
+// It may import planner and its subpackages, directory, router/backend, router/commit, router/merge, router/metrics,
+// router/wire and router/pgerr.
 package exec

@@ -55,6 +55,9 @@ type Executor struct {
 	wrote      bool    // see TakeWrote
 	scratch    []byte
 	columns    []wire.Column
+	session    uint64 // whose connections they are, for who asks
+	keeps      bool   // connections stay with the session
+	usage      usage
 
 	// mu guards running and cancelled, for Cancel.
 	mu        sync.Mutex
@@ -71,6 +74,9 @@ type Executor struct {
 func New(pools *backend.Pools, out *Output, identity backend.Identity, origin *commit.Origin) *Executor {
 	return &Executor{pools: pools, out: out, identity: identity, origin: origin, tx: transaction{status: wire.TxIdle}}
 }
+
+// SetSession says which number the session has among the router's.
+func (x *Executor) SetSession(number uint64) { x.session = number }
 
 // SetView says under which map and catalog the next statements run.
 func (x *Executor) SetView(v View) { x.view = v }
@@ -246,7 +252,7 @@ func (x *Executor) Link(ctx context.Context, shard directory.ShardID) (*Link, er
 // linkWithoutFocus is Link for callers that read the answers of several links themselves.
 func (x *Executor) linkWithoutFocus(ctx context.Context, shard directory.ShardID) (*Link, error) {
 	l := x.find(shard)
-	if l == nil {
+	if l == nil || x.keeps && x.renew(l) {
 		var err error
 		if l, err = x.acquire(ctx, shard); err != nil {
 			return nil, err
@@ -282,7 +288,7 @@ func (x *Executor) acquire(ctx context.Context, id directory.ShardID) (*Link, er
 	}
 	ctx, release := x.Cancellable(ctx)
 	defer release()
-	conn, err := x.pools.AcquireWith(ctx, *shard, x.identity, x.view.Map.Epoch, x.settings)
+	conn, err := x.pools.AcquireFor(ctx, *shard, x.identity, x.view.Map.Epoch, backend.Wish{Settings: x.settings, Session: x.session})
 	if err != nil {
 		return nil, err
 	}
@@ -385,7 +391,7 @@ func (x *Executor) releaseIdle() {
 		switch {
 		case l.conn.Broken():
 			x.pools.Release(l.conn)
-		case l.begun || l.pipelined || l.kept || l.pinned != "":
+		case l.begun || l.pipelined || l.kept || l.pinned != "" || x.keeps:
 			kept = append(kept, l)
 		default:
 			x.pools.Release(l.conn)
@@ -398,7 +404,7 @@ func (x *Executor) releaseIdle() {
 // Release gives every connection back, as at the end of the session. What is open is rolled back.
 func (x *Executor) Release() {
 	for _, l := range x.links {
-		if l.pinned != "" {
+		if l.pinned != "" || x.keeps {
 			l.conn.MarkDirty()
 		}
 		x.pools.Release(l.conn)

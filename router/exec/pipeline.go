@@ -104,6 +104,9 @@ func (x *Executor) sendParse(ctx context.Context, l *Link, st *Statement, name s
 		}
 	}
 	l.out = l.conn.AppendCloses(l.out)
+	if st.Key != "" {
+		x.usage.parses++
+	}
 	l.pipelined = true
 	l.out = wire.AppendParse(l.out, name, st.Text, types)
 	l.steps = append(l.steps, step{kind: stepParse, key: st.Key, silent: !answer, noPosition: st.NoPosition, part: st.Part, statement: st})

@@ -237,6 +237,7 @@ func (x *Executor) Used(l *Link, readOnly bool) {
 	if l.watch != nil {
 		l.watch.fresh = false
 	}
+	x.usage.note(l.shard)
 	if !readOnly {
 		l.wrote, x.wrote = true, true
 	}

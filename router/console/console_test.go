@@ -111,7 +111,6 @@ func example() *State {
 	return s
 }
 
-
 func TestRowsAddUp(t *testing.T) {
 	s := example()
 	for name, want := range map[string]string{
@@ -174,7 +173,10 @@ func newClient(t *testing.T, admin bool) *client {
 		State:     example,
 		Reload:    func(context.Context) error { c.calls = append(c.calls, "reload"); return errors.New("no file") },
 		Reconnect: func(database string) { c.calls = append(c.calls, "reconnect "+database) },
-		Kill:      func(_ context.Context, id uint64) bool { c.calls = append(c.calls, fmt.Sprint("kill ", id)); return id == 3 },
+		Kill: func(_ context.Context, id uint64) bool {
+			c.calls = append(c.calls, fmt.Sprint("kill ", id))
+			return id == 3
+		},
 	}, admin, func(add func([]byte) []byte) { c.out = add(c.out) })
 	return c
 }

@@ -20,6 +20,9 @@ func (a *analysis) planDDL(m message) (*Plan, *Error) {
 	away, home := a.touched(m)
 	if len(away) == 0 {
 		data.Objects, data.Alters = aboutObjects(m)
+		if data.Alters {
+			data.Alters, data.Replaces = a.replaces(m)
+		}
 		if err := a.checkDefinition(m); err != nil {
 			return nil, err
 		}

@@ -57,3 +57,30 @@ func aboutObjects(m message) (objects, alters bool) {
 	object := strings.TrimPrefix(objectTypeOf(m, f.field), "OBJECT_")
 	return strings.Contains(objectTypes, " "+object+" "), f.alters
 }
+
+// replaces tells of a statement that alters objects whether it does so at all, and whether plans may rest on them. Who runs a
+// statement while another one drops or renames what it calls gets an error on some shard; who calls a function
+// that means something else on each shard gets a wrong answer.
+func (a *analysis) replaces(m message) (alters, replaces bool) {
+	switch kind := kindName(m); kind {
+	case "CreateFunctionStmt": // OR REPLACE
+		parts, ok := functionCreated(m)
+		if !ok {
+			return true, true
+		}
+		schema, name := qualified(parts)
+		exists := len(a.env.Catalog.Function(schema, name, a.path)) > 0
+		return exists, exists
+	case "AlterFunctionStmt", "DropOwnedStmt", "ReassignOwnedStmt", "AlterExtensionStmt", "AlterExtensionContentsStmt":
+		return true, true
+	case "DropStmt", "RenameStmt", "AlterObjectSchemaStmt":
+		for i := range a.env.Map.Tables { // a schema of theirs, perhaps
+			if mentions(a.sql, a.env.Map.Tables[i].Name.Schema) {
+				return true, true
+			}
+		}
+		// Postgres does not drop what a table rests on, unless it is told to.
+		return kind != "DropStmt" || mentions(a.sql, "cascade"), false
+	}
+	return true, false
+}

@@ -452,6 +452,12 @@ func isProcedure(m message) bool { return m.(*pg.CreateFunctionStmt).IsProcedure
 
 func isReplace(m message) bool { return m.(*pg.CreateFunctionStmt).Replace }
 
+// functionCreated is the name of the function that a CREATE FUNCTION creates.
+func functionCreated(m message) ([]string, bool) {
+	parts, ok := names(m.(*pg.CreateFunctionStmt).Funcname)
+	return parts, ok && len(parts) > 0
+}
+
 // createsInside reports whether a CREATE SCHEMA creates tables and the like in it.
 func createsInside(m message) bool { return len(m.(*pg.CreateSchemaStmt).SchemaElts) > 0 }
 

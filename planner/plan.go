@@ -243,9 +243,9 @@ type DDLData struct {
 	// Objects: it is about a type, a function, a schema, a role or the like, which every shard must have
 	// alike, so it is performed on all although Tables is empty.
 	Objects bool
-	// Alters: it changes or drops such an object, on which tables and plans may rest.
-	Alters bool
-	Temp   bool // creates a temporary object
+	// Alters: it changes or drops such an object, on which tables may rest. Replaces: plans may rest on it, too.
+	Alters, Replaces bool
+	Temp             bool // creates a temporary object
 	// Others is what other shards than the home shard run; empty: the client's text.
 	Others string
 }

@@ -63,7 +63,7 @@ func (c *Session) changeSchema(ctx context.Context, st *planner.Statement, plan 
 	c.leaveFlight()
 	request := schema.Request{
 		SQL: st.Text, Tag: plan.Tag, Database: c.databaseName, User: c.vars.env.User, SearchPath: c.vars.env.SearchPath,
-		Tables: plan.DDL.Tables, Alters: plan.DDL.Alters, Others: plan.DDL.Others, Lacking: c.view.catalog.AnyHomeOnly(),
+		Tables: plan.DDL.Tables, Alters: plan.DDL.Alters, Replaces: plan.DDL.Replaces, Others: plan.DDL.Others, Lacking: c.view.catalog.AnyHomeOnly(),
 	}
 	err := c.changes.work.Run(ctx, c.links(st), c.view.partitions, request, c.x.Savepoints())
 	if err != nil {

@@ -15,7 +15,14 @@ import (
 // shard and on every shard that holds a table of the map. A shard that lacks what the statement needs is left
 // out: there the object cannot be made, or is not.
 func (w *work) object(ctx context.Context, depth int) error {
-	if w.request.Alters {
+	holds := w.request.Replaces
+	if w.request.Alters && !holds {
+		var err error
+		if holds, err = w.tablesRest(ctx); err != nil {
+			return err
+		}
+	}
+	if holds {
 		if err := w.t.hold(ctx, w.links, w.m, w.request.Tag, tablesOf(w.m), depth); err != nil {
 			return err
 		}
@@ -37,10 +44,47 @@ func (w *work) object(ctx context.Context, depth int) error {
 			return err
 		}
 	}
-	if !w.request.Alters {
+	if !holds {
 		return nil
 	}
 	return w.recheckAll(ctx)
+}
+
+// restQuery tells whether any of the tables with these schemas and names rests on an object that is not Postgres's own, such as
+// a type or a function, or is not on this shard.
+const restQuery = `
+WITH tables AS MATERIALIZED (
+  SELECT c.oid, c.relkind FROM pg_catalog.unnest($1::text[], $2::text[]) t(s, n)
+  LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace ns ON ns.oid = c.relnamespace) ON ns.nspname = t.s AND c.relname = t.n
+), indexes AS MATERIALIZED (
+  SELECT i.indexrelid AS oid FROM pg_catalog.pg_index i WHERE i.indrelid IN (SELECT oid FROM tables)
+), parts(class, oid) AS (
+  SELECT 'pg_catalog.pg_class'::regclass, oid FROM tables UNION ALL SELECT 'pg_catalog.pg_class'::regclass, oid FROM indexes
+  UNION ALL SELECT 'pg_catalog.pg_constraint'::regclass, oid FROM pg_catalog.pg_constraint WHERE conrelid IN (SELECT oid FROM tables)
+  UNION ALL SELECT 'pg_catalog.pg_attrdef'::regclass, oid FROM pg_catalog.pg_attrdef WHERE adrelid IN (SELECT oid FROM tables)
+  UNION ALL SELECT 'pg_catalog.pg_trigger'::regclass, oid FROM pg_catalog.pg_trigger WHERE tgrelid IN (SELECT oid FROM tables)
+  UNION ALL SELECT 'pg_catalog.pg_policy'::regclass, oid FROM pg_catalog.pg_policy WHERE polrelid IN (SELECT oid FROM tables)
+  UNION ALL SELECT 'pg_catalog.pg_rewrite'::regclass, oid FROM pg_catalog.pg_rewrite WHERE ev_class IN (SELECT oid FROM tables)
+  UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::regclass, oid FROM pg_catalog.pg_statistic_ext WHERE stxrelid IN (SELECT oid FROM tables)
+)
+SELECT EXISTS (SELECT FROM tables WHERE oid IS NULL OR relkind = 'f') OR EXISTS (
+  SELECT FROM parts p JOIN pg_catalog.pg_depend d ON d.classid = p.class AND d.objid = p.oid
+  WHERE d.refobjid >= 16384
+    AND d.refclassid NOT IN ('pg_catalog.pg_namespace'::regclass, 'pg_catalog.pg_constraint'::regclass)
+    AND NOT (d.refclassid = 'pg_catalog.pg_class'::regclass AND (d.refobjid IN (SELECT oid FROM tables) OR d.refobjid IN (SELECT oid FROM indexes)))
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace ns ON ns.oid = f.pronamespace
+                    WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass AND f.oid = d.refobjid AND ns.nspname = 'shardyard'))`
+
+// tablesRest reports whether any table of the map rests on an object of somebody's own.
+func (w *work) tablesRest(ctx context.Context) (rest bool, err error) {
+	var schemas, names []string
+	for _, table := range tablesOf(w.m) {
+		schemas, names = append(schemas, table.Schema), append(names, table.Name)
+	}
+	err = w.links.Lend(ctx, w.m.Home, func(conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, restQuery, schemas, names).Scan(&rest)
+	})
+	return rest, err
 }
 
 func tablesOf(m *directory.Map) []directory.TableName {

@@ -16,8 +16,8 @@ type Request struct {
 	// Tables are the sharded and pinned tables that the statement is about (DDL only). Empty when it is
 	// about another object (a type, a function): then it runs on every shard that holds a table of the map.
 	Tables []directory.TableName
-	// Alters (DDL only): it changes or drops an object that any table or plan may rest on.
-	Alters bool
+	// Alters (DDL only): it changes or drops an object that any table may rest on. Replaces: any plan, too.
+	Alters, Replaces bool
 	// Others (DDL only) is what other shards than the home shard run; empty: the client's statement.
 	Others string
 	// Lacking (DDL only): some shard may lack objects of the home shard that the statement needs.

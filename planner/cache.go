@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"unicode/utf8"
@@ -181,6 +182,11 @@ func parseOnly(env *Env) *Plan {
 	}
 }
 
+// escapes reports whether a text may mean something else where standard_conforming_strings is off.
+func escapes(text string) bool {
+	return strings.Contains(text, `\`) || strings.Contains(text, "&'") || strings.Contains(text, `&"`)
+}
+
 // newPlan plans a statement without the cache.
 func newPlan(st *Statement, types []uint32, env *Env) (plan *Plan, refusal *Error) {
 	defer func() {
@@ -192,8 +198,12 @@ func newPlan(st *Statement, types []uint32, env *Env) (plan *Plan, refusal *Erro
 	if shardsql.Recognise(st.Text) {
 		return planSharding(st, env)
 	}
-	if !env.StandardConformingStrings && env.Map.AnythingSharded() && !sessionWord(lexer.FirstKeyword(st.Text)) {
-		return nil, refuse("SET standard_conforming_strings = on.", "standard_conforming_strings = off is not supported where tables are sharded")
+	if !env.StandardConformingStrings && env.Map.AnythingSharded() && escapes(st.Text) {
+		if followedWord(lexer.FirstKeyword(st.Text)) {
+			return nil, refuse("SET standard_conforming_strings = on.",
+				"this statement with a backslash is not supported under standard_conforming_strings = off where tables are sharded")
+		}
+		return parseOnly(env), nil // only the home shard reads it rightly
 	}
 	if len(st.Text) > maxCachedKey && !env.Map.AnythingSharded() && dataWord(lexer.FirstKeyword(st.Text)) {
 		// A bulk INSERT is not worth parsing where there is one shard.
@@ -242,9 +252,11 @@ func finish(plan *Plan, env *Env) {
 	}
 }
 
-func sessionWord(word string) bool {
+// followedWord tells the first words of statements that the session must know.
+func followedWord(word string) bool {
 	switch word {
-	case "set", "reset", "show", "begin", "start", "commit", "end", "rollback", "abort", "discard", "":
+	case "set", "reset", "show", "begin", "start", "commit", "end", "rollback", "abort", "discard", "",
+		"savepoint", "release", "prepare", "execute", "deallocate", "listen", "unlisten", "declare":
 		return true
 	}
 	return false

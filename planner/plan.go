@@ -101,8 +101,7 @@ type Plan struct {
 	// Restarts: it restarts sequences that number sharded tables (TRUNCATE … RESTART IDENTITY), when its transaction commits.
 	Restarts bool
 	// ParseOnly marks what our parser rejects: the home shard is asked to Parse the text, and
-	// its error is the answer. If the home shard accepts it, the text may be run there only
-	// where nothing is sharded in the database; else it is refused (0A000).
+	// its error is the answer. If the home shard accepts it, the text is run there, watched.
 	ParseOnly bool
 	// Tables are the sharded and pinned tables that the statement touches, for holds.
 	Tables []directory.TableName

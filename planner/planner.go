@@ -23,7 +23,7 @@ type Env struct {
 	User string
 	// Settings that change what literals mean.
 	TimeZone, DateStyle, IntervalStyle string
-	// StandardConformingStrings off is refused where anything is sharded.
+	// StandardConformingStrings off: a text with backslashes is read by the home shard only (Plan.ParseOnly).
 	StandardConformingStrings bool
 	// TempNames are the session's temporary relations; they hide others of the same name and
 	// live on the home shard.

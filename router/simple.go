@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/shardyard/shardyard/planner"
@@ -33,6 +34,10 @@ func (c *Session) queryMessage(ctx context.Context, body []byte) error {
 	c.rest = multiQuery{simple: true}
 	if err == nil {
 		c.rest.statements, err = c.server.planner.Statements(text)
+	}
+	if err == nil && len(c.rest.statements) > 1 && !c.vars.env.StandardConformingStrings && strings.Contains(text, `\`) {
+		err = pgerr.Unsupported("several statements in one Query, with backslashes, are not supported under standard_conforming_strings = off",
+			"Send them one by one: where a string ends cannot be told for sure.")
 	}
 	if err == nil && len(c.rest.statements) == 0 {
 		c.out.Put(wire.AppendEmptyQuery)
@@ -453,11 +458,24 @@ func (c *Session) parseOnly(ctx context.Context, st *planner.Statement) error {
 	c.nextID++
 	_, err = c.x.PrepareNow(ctx, l, &exec.Statement{ID: c.nextID, Text: st.Text, Meaning: c.vars.meaning}, c.vars.meaning)
 	c.x.Idle()
-	if err != nil {
+	if err == nil && c.rest.simple {
+		return c.relayUnread(ctx, st)
+	}
+	if e := pgerr.Of(err); err != nil && (e.Code != "42601" || e.Position != 0) {
 		return shifted(err, st)
 	}
-	return pgerr.Unsupported("this statement is newer than the router's parser",
-		"Where tables are sharded only statements that the router can read are run.")
+	return pgerr.Unsupported("this statement cannot be read by the router",
+		"Where tables are sharded it can be run by the simple protocol, alone in its Query.")
+}
+
+// relayUnread runs one statement that only the home shard can read there. Postgres took its text for one statement, and
+// none that begins or ends a transaction is unknown to the router.
+func (c *Session) relayUnread(ctx context.Context, st *planner.Statement) error {
+	if !c.x.InBlock() && !c.x.InImplicitBlock() {
+		c.beginImplicit()
+	}
+	plan := &planner.Plan{Kind: planner.Relay, Dirty: true, Watched: true, Mirrors: slices.ContainsFunc(c.view.partitions.Tables, isReference)}
+	return c.relay(ctx, st.Text, plan, planner.Target{Shards: []directoryShard{c.view.partitions.Home}, Whole: true}, exec.QueryOptions{Shift: st.Chars})
 }
 
 // checkFailed refuses everything but the end of a failed transaction.

@@ -20,6 +20,8 @@ func (c *Session) watched(plan *planner.Plan) bool {
 	return plan.Watched
 }
 
+func isReference(t directory.Table) bool { return t.Kind == directory.TableReference }
+
 // watch prepares for such a statement.
 func (c *Session) watch(ctx context.Context, l *link, plan *planner.Plan) error {
 	if !c.watched(plan) {

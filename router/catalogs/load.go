@@ -70,15 +70,21 @@ func (l *Loader) LoadWithin(
 	var data *catalog.Data
 	var objects []catalog.Object
 	err := lend(ctx, m.Home, func(conn *pgx.Conn) (err error) {
-		if data, err = l.read(ctx, conn); err == nil {
-			objects, err = readObjects(ctx, conn)
-		}
-		return err
+		return aside(ctx, conn, func() error {
+			if data, err = l.read(ctx, conn); err == nil {
+				objects, err = readObjects(ctx, conn)
+			}
+			return err
+		})
 	})
 	for _, shard := range lent {
 		if err == nil && shard != m.Home {
 			err = lend(ctx, shard, func(conn *pgx.Conn) error {
-				answer, err := readShard(ctx, conn)
+				var answer shardAnswer
+				err := aside(ctx, conn, func() (err error) {
+					answer, err = readShard(ctx, conn)
+					return err
+				})
 				others.add(shard, answer, err)
 				return err
 			})
@@ -89,6 +95,33 @@ func (l *Loader) LoadWithin(
 	}
 	others.wait()
 	return others.complete(m, data, objects), nil
+}
+
+// asideAttempts bounds how often a catalog is read again that changed while it was read.
+const asideAttempts = 5
+
+// aside reads within a client's transaction, behind a savepoint that is undone: the locks that printing a definition takes on its
+// tables must not stay with the transaction, where they would be in the way of others. Reading is repeated if something that
+// another session drops at this moment has made it fail.
+func aside(ctx context.Context, conn *pgx.Conn, read func() error) error {
+	if conn.PgConn().TxStatus() != 'T' {
+		return read() // a pipeline, which has no savepoints
+	}
+	const name = "shardyard_aside"
+	for attempt := 1; ; attempt++ {
+		if _, err := conn.Exec(ctx, "SAVEPOINT "+name); err != nil {
+			return err
+		}
+		failed := read()
+		if conn.IsClosed() {
+			return failed
+		}
+		_, err := conn.Exec(ctx, "ROLLBACK TO SAVEPOINT "+name+"; RELEASE SAVEPOINT "+name, pgx.QueryExecModeSimpleProtocol)
+		var refused *pgconn.PgError
+		if failed == nil || err != nil || attempt == asideAttempts || !errors.As(failed, &refused) || refused.Code == "57014" {
+			return errors.Join(failed, err)
+		}
+	}
 }
 
 // complete builds the snapshot from what the home shard and the others have answered.

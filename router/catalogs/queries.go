@@ -1,5 +1,7 @@
 package catalogs
 
+// What another session drops meanwhile has no definition any more: NULL.
+//
 // A user relation is one outside Postgres's own schemas.
 const notSystem = `n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'`
 
@@ -23,7 +25,7 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistenc
        pg_catalog.pg_get_userbyid(c.relowner)::text, c.relrowsecurity, c.relforcerowsecurity, c.reltype,
        ` + extension("pg_class", "c.oid") + `,
        coalesce(w.fdwhandler = 0, false),
-       CASE WHEN c.relkind IN ('v', 'm') THEN pg_catalog.pg_get_viewdef(c.oid) ELSE '' END,
+       CASE WHEN c.relkind IN ('v', 'm') THEN coalesce(pg_catalog.pg_get_viewdef(c.oid), '') ELSE '' END,
        coalesce(own.nspname::text, ''), coalesce(own.relname::text, '')
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -134,7 +136,7 @@ WHERE con.contype = 'f' AND ` + notSystem + `
 ORDER BY con.conrelid, con.conname`
 
 var checksQuery = `
-SELECT con.conrelid, con.conname::text, pg_catalog.pg_get_constraintdef(con.oid)
+SELECT con.conrelid, con.conname::text, coalesce(pg_catalog.pg_get_constraintdef(con.oid), '')
 FROM pg_catalog.pg_constraint con
 JOIN pg_catalog.pg_class c ON c.oid = con.conrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -145,7 +147,7 @@ var triggersQuery = `
 SELECT t.tgrelid, t.tgname::text, t.tgfoid, t.tgtype & 1 <> 0, t.tgtype & 2 <> 0, t.tgtype & 64 <> 0,
        pg_catalog.concat_ws(',', CASE WHEN t.tgtype & 4 <> 0 THEN 'INSERT' END, CASE WHEN t.tgtype & 8 <> 0 THEN 'DELETE' END,
            CASE WHEN t.tgtype & 16 <> 0 THEN 'UPDATE' END, CASE WHEN t.tgtype & 32 <> 0 THEN 'TRUNCATE' END),
-       t.tgenabled::text, t.tgconstraint <> 0, pg_catalog.pg_get_triggerdef(t.oid)
+       t.tgenabled::text, t.tgconstraint <> 0, coalesce(pg_catalog.pg_get_triggerdef(t.oid), '')
 FROM pg_catalog.pg_trigger t
 JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -189,15 +191,15 @@ var functionsQuery = `
 SELECT p.oid, n.nspname::text, p.proname::text, p.prokind::text, l.lanname::text, p.provolatile::text, p.proisstrict,
        p.proretset, p.prosecdef, p.proargtypes::oid[], p.provariadic, p.pronargdefaults::int4, p.prorettype,
        CASE WHEN sys.builtin THEN '' ELSE ` + extension("pg_proc", "p.oid") + ` END,
-       CASE WHEN sys.builtin THEN ''
+       coalesce(CASE WHEN sys.builtin THEN ''
             WHEN p.prokind = 'a' THEN (
                 SELECT pg_catalog.concat_ws(' ', g.aggtransfn, g.aggfinalfn, g.aggcombinefn, g.aggserialfn, g.aggdeserialfn,
                                             g.aggmtransfn, g.aggminvtransfn, g.aggmfinalfn)
                 FROM pg_catalog.pg_aggregate g WHERE g.aggfnoid = p.oid)
             ELSE CASE WHEN l.lanname = 'sql' AND p.prosrc = '' THEN pg_catalog.pg_get_functiondef(p.oid) ELSE p.prosrc END
                  || CASE WHEN p.pronargdefaults > 0 THEN E'\n' || pg_catalog.pg_get_function_arguments(p.oid) ELSE '' END
-       END,
-       CASE WHEN sys.builtin THEN '' ELSE pg_catalog.pg_get_function_identity_arguments(p.oid) END
+       END, ''),
+       CASE WHEN sys.builtin THEN '' ELSE coalesce(pg_catalog.pg_get_function_identity_arguments(p.oid), '') END
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 JOIN pg_catalog.pg_language l ON l.oid = p.prolang
@@ -232,7 +234,7 @@ WHERE c.relkind = 'c' AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum`
 
 const domainChecksQuery = `
-SELECT con.contypid, pg_catalog.pg_get_constraintdef(con.oid)
+SELECT con.contypid, coalesce(pg_catalog.pg_get_constraintdef(con.oid), '')
 FROM pg_catalog.pg_constraint con
 WHERE con.contypid <> 0 AND con.contype = 'c' AND `
 

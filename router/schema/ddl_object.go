@@ -54,7 +54,7 @@ func (w *work) object(ctx context.Context, depth int) error {
 // a type or a function, or is not on this shard.
 const restQuery = `
 WITH tables AS MATERIALIZED (
-  SELECT c.oid, c.relkind FROM pg_catalog.unnest($1::text[], $2::text[]) t(s, n)
+  SELECT c.oid, c.relkind FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) t(s, n)
   LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace ns ON ns.oid = c.relnamespace) ON ns.nspname = t.s AND c.relname = t.n
 ), indexes AS MATERIALIZED (
   SELECT i.indexrelid AS oid FROM pg_catalog.pg_index i WHERE i.indrelid IN (SELECT oid FROM tables)

@@ -294,6 +294,9 @@ func (n *Node) MetricsAddr() net.Addr {
 // State is what there is to see of the router now.
 func (n *Node) State() *console.State { return n.server.State() }
 
+// Reconnect lets no server connection to a database be used by another session, to any database if it is "".
+func (n *Node) Reconnect(database string) { n.pools.ReconnectDatabase(database) }
+
 // Reload applies what of a configuration can be changed while clients are served: the sizes, modes and bounds of pools and
 // clients. With an error everything stays as it was.
 func (n *Node) Reload(cfg Config) error {

@@ -2,22 +2,14 @@ package router
 
 import (
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"net/netip"
-	"strconv"
-	"strings"
-	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/xdg-go/scram"
-
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/router/auth"
+	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
 )
@@ -29,121 +21,101 @@ const (
 	codeUnknownDatabase      = "3D000"
 )
 
-// role is what the home shard's pg_authid says of a role.
-type role struct {
-	exists   bool
-	mayLogIn bool
-	expired  bool
-	verifier string
-}
-
-// roleTTL is how long a role is believed to be as it was read. A password that does not fit is checked
-// against what the shard says now.
-const roleTTL = 5 * time.Second
-
-// maxRoles bounds the cache; when it is full it is emptied.
-const maxRoles = 10_000
-
-// roleCache keeps roles for a moment, so that a storm of logins costs the home shard little.
-type roleCache struct {
-	mu    sync.Mutex
-	roles map[string]cachedRole
-}
-
-type cachedRole struct {
-	role
-	read time.Time
-}
-
-func (c *roleCache) get(name string, now time.Time) (role, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	r, ok := c.roles[name]
-	return r.role, ok && now.Sub(r.read) < roleTTL
-}
-
-func (c *roleCache) put(name string, r role, now time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.roles == nil || len(c.roles) >= maxRoles {
-		c.roles = make(map[string]cachedRole)
-	}
-	c.roles[name] = cachedRole{r, now}
-}
-
-// lookUpRole reads a role; fresh means not from the cache.
-func (s *Server) lookUpRole(ctx context.Context, home directory.Shard, name string, fresh bool) (role, error) {
-	if r, ok := s.roles.get(name, time.Now()); ok && !fresh {
-		return r, nil
-	}
-	conn, err := s.pools.Service(ctx, home, "postgres")
-	if err != nil {
-		return role{}, fmt.Errorf("look up role: %w", err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	r := role{exists: true}
-	err = conn.QueryRow(ctx, `SELECT rolcanlogin, coalesce(rolvaliduntil < now(), false), coalesce(rolpassword, '')
-		FROM pg_catalog.pg_authid WHERE rolname = $1`, name).Scan(&r.mayLogIn, &r.expired, &r.verifier)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		r.exists = false
-	case err != nil:
-		return role{}, fmt.Errorf("look up role: %w", err)
-	}
-	s.roles.put(name, r, time.Now())
-	return r, nil
+// SetPolicy changes who may come in, for connections from now on.
+func (s *Server) SetPolicy(policy *auth.Policy) {
+	s.failures.SetLimits(policy.Failures())
+	s.policy.Store(policy)
+	s.roles.clear()
 }
 
 // authenticate lets the client prove who it is. Its errors are what the client is told.
 func (c *Session) authenticate(ctx context.Context, home directory.Shard) error {
-	rule := c.server.ruleFor(c.databaseName, c.user, c.address())
-	if rule == nil || rule.Method == Reject {
-		return pgerr.Newf(codeInvalidAuthorization, "no authentication rule admits host %q, user %q, database %q",
-			c.address(), c.user, c.databaseName).Fatal()
+	policy, state := c.entry.policy, c.entry.tls
+	rule, err := policy.Rule(auth.Client{Database: c.databaseName, User: c.user, Address: c.address(), TLS: c.encrypted})
+	if err != nil {
+		return c.refuse(err)
 	}
-	r, err := c.server.lookUpRole(ctx, home, c.user, false)
+	if err := rule.CheckCertificate(state); err != nil {
+		return c.refuse(err)
+	}
+	if rule.Method != auth.Trust {
+		if err := c.checkFailures(); err != nil {
+			return c.refuse(err)
+		}
+	}
+	r, err := c.server.lookUpRole(ctx, home, policy, c.user)
 	if err != nil {
 		return err
 	}
-	if rule.Method == ScramSHA256 {
-		if err := c.scram(ctx, home, r); err != nil {
-			return err
-		}
-	} else if !r.exists {
-		return pgerr.Newf(codeInvalidAuthorization, "role %q does not exist", c.user).Fatal()
+	switch {
+	case rule.Method == auth.MD5 && r.verifier.AsksMD5() && !r.expired:
+		err = c.md5(r)
+	case rule.Method == auth.MD5, rule.Method == auth.ScramSHA256:
+		err = c.scram(r)
+	}
+	if err == nil {
+		err = policy.CheckName(rule, state, c.user)
+	}
+	if err != nil {
+		return c.loginFailed(ctx, err)
+	}
+	if rule.Method != auth.Trust {
+		c.server.failures.Succeeded(c.address(), c.user)
+	}
+	if !r.exists {
+		return c.refuse(pgerr.Newf(codeInvalidAuthorization, "role %q does not exist", c.user).Fatal())
 	}
 	if !r.mayLogIn {
-		return pgerr.Newf(codeInvalidAuthorization, "role %q is not permitted to log in", c.user).Fatal()
+		return c.refuse(pgerr.Newf(codeInvalidAuthorization, "role %q is not permitted to log in", c.user).Fatal())
 	}
 	c.out.Put(wire.AppendAuthenticationOK)
 	return nil
 }
 
-func (s *Server) ruleFor(database, user string, from netip.Addr) *AuthRule {
-	for i := range s.config.Auth {
-		if s.config.Auth[i].matches(database, user, from) {
-			return &s.config.Auth[i]
-		}
-	}
-	return nil
+// refuse tells the log of a client that was turned away.
+func (c *Session) refuse(err error) error {
+	e := pgerr.Of(err)
+	c.server.log.Info("client turned away", "session_id", c.id, "address", c.address().String(), "user", c.user,
+		"database", c.databaseName, "sqlstate", e.Code, "error", e.Message)
+	return err
 }
 
-const scramMechanism = "SCRAM-SHA-256"
+// checkFailures turns an address away that has failed too often.
+func (c *Session) checkFailures() error {
+	wait := c.server.failures.Locked(c.address(), c.user, time.Now())
+	if wait <= 0 {
+		return nil
+	}
+	return pgerr.Newf(codeInvalidAuthorization, "too many failed logins as user %q from host %q", c.user, c.address()).
+		WithHint(fmt.Sprintf("The next attempt counts in %s.", wait.Round(time.Second))).Fatal()
+}
 
-// scram runs a SCRAM-SHA-256 exchange (RFC 5802, 7677) against the verifier that the home shard keeps. An
-// unknown role gets a made-up verifier, so that nobody learns which roles exist.
-func (c *Session) scram(ctx context.Context, home directory.Shard, r role) error {
-	stored, ok := parseVerifier(r.verifier)
-	if !ok || r.expired {
-		stored = c.server.madeUpVerifier(c.user)
-		ok = false
+// loginFailed counts a proof that failed, and lets its client wait.
+func (c *Session) loginFailed(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, auth.ErrPassword):
+		err = pgerr.Newf(codeInvalidPassword, "password authentication failed for user %q", c.user).Fatal()
+	case errors.Is(err, auth.ErrCertificate):
+		err = pgerr.Newf(codeInvalidAuthorization, "certificate authentication failed for user %q", c.user).Fatal()
+	default:
+		return err
 	}
-	server, err := scram.SHA256.NewServer(func(string) (scram.StoredCredentials, error) { return stored, nil })
+	c.server.roles.forget(c.user) // a password that was just changed works at the next attempt
+	sleep(ctx, c.server.failures.Failed(c.address(), c.user, time.Now()))
+	return c.refuse(err)
+}
+
+// scram runs a SCRAM-SHA-256 exchange.
+func (c *Session) scram(r role) error {
+	verifier := r.verifier
+	if r.expired {
+		verifier = auth.Verifier{}
+	}
+	exchange, err := auth.NewSCRAM(verifier, c.user, c.server.mockSecret, c.entry.binding())
 	if err != nil {
-		return fmt.Errorf("start scram: %w", err)
+		return err
 	}
-	exchange := server.NewConversation()
-	c.out.Put(func(dst []byte) []byte { return wire.AppendAuthenticationSASL(dst, scramMechanism) })
+	c.out.Put(func(dst []byte) []byte { return wire.AppendAuthenticationSASL(dst, exchange.Mechanisms()...) })
 	frame, err := c.ask()
 	if err != nil {
 		return err
@@ -152,23 +124,45 @@ func (c *Session) scram(ctx context.Context, home directory.Shard, r role) error
 	if err != nil {
 		return err
 	}
-	if string(initial.Mechanism) != scramMechanism {
-		return pgerr.New(pgerr.ProtocolViolation, "client selected an invalid SASL authentication mechanism").Fatal()
-	}
-	challenge, err := exchange.Step(string(initial.Data))
+	challenge, err := exchange.Begin(string(initial.Mechanism), initial.Data)
 	if err != nil {
-		return pgerr.New(pgerr.ProtocolViolation, "malformed SCRAM message").WithDetail(err.Error()).Fatal()
+		return err
 	}
-	c.out.Put(func(dst []byte) []byte { return wire.AppendAuthenticationSASLContinue(dst, []byte(challenge)) })
+	c.out.Put(func(dst []byte) []byte { return wire.AppendAuthenticationSASLContinue(dst, challenge) })
 	if frame, err = c.ask(); err != nil {
 		return err
 	}
-	final, err := exchange.Step(string(frame.Body))
-	if err != nil || !exchange.Valid() || !ok {
-		c.server.roles.put(c.user, role{}, time.Time{}) // a password that was just changed works at the next attempt
-		return pgerr.Newf(codeInvalidPassword, "password authentication failed for user %q", c.user).Fatal()
+	if err := c.checkFailures(); err != nil { // attempts at the same time count too
+		return c.refuse(err)
 	}
-	c.out.Put(func(dst []byte) []byte { return wire.AppendAuthenticationSASLFinal(dst, []byte(final)) })
+	final, keys, err := exchange.Finish(frame.Body)
+	if err != nil {
+		return err
+	}
+	if password, ok := verifier.Password(); ok {
+		c.server.pools.LearnPassword(c.user, password)
+	} else {
+		c.server.pools.LearnKeys(c.user, backend.Keys{Client: keys.Client, Server: keys.Server, Salt: keys.Salt, Iterations: keys.Iterations})
+	}
+	c.out.Put(func(dst []byte) []byte { return wire.AppendAuthenticationSASLFinal(dst, final) })
+	return nil
+}
+
+// md5 asks for the password by md5.
+func (c *Session) md5(r role) error {
+	var salt [4]byte
+	rand.Read(salt[:]) // never fails
+	c.out.Put(func(dst []byte) []byte { return wire.AppendAuthenticationMD5(dst, salt) })
+	frame, err := c.ask()
+	if err != nil {
+		return err
+	}
+	if err := c.checkFailures(); err != nil {
+		return c.refuse(err)
+	}
+	if !r.verifier.CheckMD5(salt, frame.Body) {
+		return auth.ErrPassword
+	}
 	return nil
 }
 
@@ -178,41 +172,4 @@ func (c *Session) ask() (wire.Frame, error) {
 		return wire.Frame{}, err
 	}
 	return c.reader.Next()
-}
-
-// parseVerifier reads pg_authid.rolpassword: SCRAM-SHA-256$iterations:salt$stored key:server key.
-func parseVerifier(verifier string) (scram.StoredCredentials, bool) {
-	rest, ok := strings.CutPrefix(verifier, "SCRAM-SHA-256$")
-	if !ok {
-		return scram.StoredCredentials{}, false
-	}
-	factors, keys, ok := strings.Cut(rest, "$")
-	iterations, salt, ok1 := strings.Cut(factors, ":")
-	stored, server, ok2 := strings.Cut(keys, ":")
-	n, err := strconv.Atoi(iterations)
-	if !ok || !ok1 || !ok2 || err != nil || n < 1 {
-		return scram.StoredCredentials{}, false
-	}
-	decoded := make([][]byte, 3)
-	for i, text := range []string{salt, stored, server} {
-		if decoded[i], err = base64.StdEncoding.DecodeString(text); err != nil {
-			return scram.StoredCredentials{}, false
-		}
-	}
-	return scram.StoredCredentials{
-		KeyFactors: scram.KeyFactors{Salt: string(decoded[0]), Iters: n},
-		StoredKey:  decoded[1], ServerKey: decoded[2],
-	}, true
-}
-
-// madeUpVerifier is one that no password fits, the same for each attempt of a user.
-func (s *Server) madeUpVerifier(user string) scram.StoredCredentials {
-	mac := hmac.New(sha256.New, s.mockSecret[:])
-	mac.Write([]byte(user))
-	salt := mac.Sum(nil)[:16]
-	random := make([]byte, 64)
-	rand.Read(random) // never fails
-	return scram.StoredCredentials{
-		KeyFactors: scram.KeyFactors{Salt: string(salt), Iters: 4096}, StoredKey: random[:32], ServerKey: random[32:],
-	}
 }

@@ -4,14 +4,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/directory/etcd"
 	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/auth"
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/commit"
 	"github.com/shardyard/shardyard/router/console"
@@ -26,11 +25,12 @@ type Config struct {
 	Name string
 	// Listen is the address of the listener. Defaults to "127.0.0.1:6432".
 	Listen string
-	// Auth are the rules of authentication, the first that matches counts. Defaults to trust from
-	// loopback and SCRAM-SHA-256 from everywhere else.
-	Auth []AuthRule
+	// Auth says who may come in. Defaults to trust from loopback and SCRAM-SHA-256 from everywhere else.
+	Auth auth.Config
 	// Clients bound the client connections.
 	Clients ClientLimits
+	// MaxStarting bounds the connections that have not logged in; one more is refused with 53300. Defaults to 1000.
+	MaxStarting int
 	// AdminUsers may use every command of the admin database, StatsUsers those that only show something. Default to none.
 	AdminUsers, StatsUsers []string
 	// StartupTimeout bounds the time from accept to the first ReadyForQuery. Defaults to 60 s.
@@ -88,51 +88,11 @@ type Dependencies struct {
 	Log *slog.Logger
 }
 
-// AuthMethod is how a client proves who it is.
-type AuthMethod string
-
-// The methods of authentication.
-const (
-	Trust       AuthMethod = "trust"
-	ScramSHA256 AuthMethod = "scram-sha-256"
-	Reject      AuthMethod = "reject"
-)
-
-// AuthRule says how the clients that it matches authenticate, like a line of pg_hba.conf.
-type AuthRule struct {
-	// Databases and Users are names; empty means all.
-	Databases, Users []string
-	// Networks are the addresses of clients; empty means all.
-	Networks []netip.Prefix
-	Method   AuthMethod
-}
-
-func (r *AuthRule) matches(database, user string, from netip.Addr) bool {
-	if len(r.Databases) > 0 && !slices.Contains(r.Databases, database) {
-		return false
-	}
-	if len(r.Users) > 0 && !slices.Contains(r.Users, user) {
-		return false
-	}
-	return len(r.Networks) == 0 ||
-		slices.ContainsFunc(r.Networks, func(p netip.Prefix) bool { return p.Contains(from) })
-}
-
-// DefaultAuth trusts loopback and asks everybody else for SCRAM-SHA-256.
-func DefaultAuth() []AuthRule {
-	return []AuthRule{
-		{Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}, Method: Trust},
-		{Method: ScramSHA256},
-	}
-}
-
 func (c *Config) setDefaults() {
 	if c.Listen == "" {
 		c.Listen = "127.0.0.1:6432"
 	}
-	if c.Auth == nil {
-		c.Auth = DefaultAuth()
-	}
+	setDefault(&c.MaxStarting, 1000)
 	setDefault(&c.StartupTimeout, 60*time.Second)
 	setDefault(&c.HoldTimeout, 30*time.Second)
 	setDefault(&c.DrainTimeout, 30*time.Second)
@@ -156,16 +116,9 @@ func (c *Config) validate() error {
 	if c.Name == "" || len(c.Name) > maxName || strings.ContainsAny(c.Name, "/ '\"\\") {
 		return fmt.Errorf("name: %q must have 1 to %d bytes without slashes, blanks and quotes", c.Name, maxName)
 	}
-	for i, rule := range c.Auth {
-		switch rule.Method {
-		case Trust, ScramSHA256, Reject:
-		default:
-			return fmt.Errorf("auth[%d].method: %q is none of trust, scram-sha-256 and reject", i, rule.Method)
-		}
-	}
 	for name, value := range map[string]int64{
-		"startup_timeout": int64(c.StartupTimeout),
-		"hold_timeout":    int64(c.HoldTimeout), "drain_timeout": int64(c.DrainTimeout),
+		"max_starting": int64(c.MaxStarting), "startup_timeout": int64(c.StartupTimeout),
+		"hold_timeout": int64(c.HoldTimeout), "drain_timeout": int64(c.DrainTimeout),
 		"output_bound": int64(c.OutputBound), "request_bound": int64(c.RequestBound),
 		"entry_cache":    int64(c.EntryCache),
 		"sequence_block": int64(c.SequenceBlock),

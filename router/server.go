@@ -16,6 +16,7 @@ import (
 	"github.com/shardyard/shardyard/directory/etcd"
 	"github.com/shardyard/shardyard/directory/mirror"
 	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/auth"
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/catalogs"
 	"github.com/shardyard/shardyard/router/commit"
@@ -45,13 +46,18 @@ type Server struct {
 	heal     func(ctx context.Context, database string, floor directory.Epoch) (*directory.Map, error)
 	log      *slog.Logger
 
-	listener   net.Listener
-	initial    *etcd.Snapshot
-	parker     *parker // nil unless FreshGoroutine
-	roles      roleCache
-	greeting   greetingCache
-	keys       cancelKeys
-	mockSecret [32]byte // what made-up verifiers are made of
+	listener net.Listener
+	initial  *etcd.Snapshot
+	parker   *parker // nil unless FreshGoroutine
+	// policy says who may come in; a reload replaces it.
+	policy   atomic.Pointer[auth.Policy]
+	failures *auth.Failures
+	roles    roleCache
+	lookUps  chan struct{} // as many as run
+	greeting greetingCache
+	keys     cancelKeys
+	// mockSecret is what made-up verifiers are made of.
+	mockSecret auth.Secret
 	// current is the newest cluster; ready is closed when there is one.
 	current atomic.Pointer[etcd.Cluster]
 	// entrySets are the sets of entries of the newest directory; only the watch uses it.
@@ -74,7 +80,9 @@ type Server struct {
 	// ownCatalogs numbers the catalogs that only one transaction sees.
 	ownCatalogs atomic.Uint64
 
-	mu        sync.Mutex
+	mu sync.Mutex
+	// starting are the connections that have not logged in, clients those that have.
+	starting  map[*Session]struct{}
 	clients   map[*Session]struct{}
 	databases map[string]*database
 	closed    bool
@@ -97,6 +105,10 @@ func New(config Config, deps Dependencies) (*Server, error) {
 	}
 	if err := deps.validate(); err != nil {
 		return nil, fmt.Errorf("dependencies of the router: %w", err)
+	}
+	policy, err := auth.Load(config.Auth)
+	if err != nil {
+		return nil, fmt.Errorf("configuration of authentication: %w", err)
 	}
 	origin, err := newOrigin(config.Name, deps.Member)
 	if err != nil {
@@ -122,7 +134,7 @@ func New(config Config, deps Dependencies) (*Server, error) {
 		config: config, planner: deps.Planner, pools: deps.Pools, maps: deps.Maps, member: deps.Member, origin: origin, gate: gate,
 		resolver: deps.Resolver, secrets: mirror.NewSecrets(deps.Pools.Service),
 		schema: deps.Schema, entries: entries, numbers: numbers, heal: deps.Heal, log: deps.Log, listener: listener, initial: deps.Initial,
-		ready: make(chan struct{}), drained: make(chan struct{}), clients: make(map[*Session]struct{}), databases: make(map[string]*database),
+		ready: make(chan struct{}), drained: make(chan struct{}), starting: make(map[*Session]struct{}), clients: make(map[*Session]struct{}), databases: make(map[string]*database),
 	}
 	s.started, s.settings, s.reloadConfig, s.clientCounts = time.Now(), deps.Settings, deps.Reload, make(map[backend.Identity]int)
 	begin := &sample{at: s.started}
@@ -130,7 +142,9 @@ func New(config Config, deps Dependencies) (*Server, error) {
 	if err := s.SetClientLimits(config.Clients); err != nil {
 		return nil, errors.Join(fmt.Errorf("configuration of the router: %w", err), listener.Close())
 	}
-	rand.Read(s.mockSecret[:]) // never fails
+	s.mockSecret, s.failures = auth.NewSecret(), auth.NewFailures()
+	s.lookUps = make(chan struct{}, lookUps)
+	s.SetPolicy(policy)
 	s.keys.prefix = uint32(config.CancelPrefix&0x7ff) << 20
 	if config.FreshGoroutine {
 		if s.parker, err = newParker(s); err != nil {
@@ -288,6 +302,10 @@ func (s *Server) snapshotClients() []*Session {
 func (s *Server) closeClients(ctx context.Context) {
 	s.mu.Lock()
 	s.closed = true
+	for c := range s.starting {
+		_ = c.socket.SetDeadline(time.Now().Add(goodbyeTimeout)) // fails only if the connection is closed
+		_ = c.socket.SetReadDeadline(time.Unix(1, 0))
+	}
 	s.mu.Unlock()
 	for _, c := range s.snapshotClients() {
 		c.terminate(ctx)
@@ -340,7 +358,7 @@ func (s *Server) watchClients(ctx context.Context) {
 		now := time.Now().UnixNano()
 		for _, c := range s.snapshotClients() {
 			since := c.busySince.Load()
-			if since == 0 || now-since < int64(watchInterval) || !hungUp(c.conn) {
+			if since == 0 || now-since < int64(watchInterval) || !hungUp(c.socket) {
 				continue
 			}
 			c.cancel(ctx)
@@ -348,7 +366,21 @@ func (s *Server) watchClients(ctx context.Context) {
 	}
 }
 
-// admit adds a session, unless there are too many or the server is closing.
+// receive adds a connection that has yet to log in, unless there are too many or the server is closing.
+func (s *Server) receive(c *Session) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return pgerr.New(pgerr.AdminShutdown, "the router is shutting down").Fatal()
+	case len(s.starting) >= s.config.MaxStarting:
+		return pgerr.New(pgerr.TooManyConnections, "sorry, too many clients are logging in already").Fatal()
+	}
+	s.starting[c] = struct{}{}
+	return nil
+}
+
+// admit makes a client of a session that has logged in, unless there are too many or the server is closing.
 func (s *Server) admit(c *Session) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -358,12 +390,14 @@ func (s *Server) admit(c *Session) error {
 	case len(s.clients) >= s.limits.Load().Total+reservedClients:
 		return errTooManyClients()
 	}
+	delete(s.starting, c)
 	s.clients[c] = struct{}{}
 	return nil
 }
 
 func (s *Server) forget(c *Session) {
 	s.mu.Lock()
+	delete(s.starting, c)
 	delete(s.clients, c)
 	s.discount(c)
 	s.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/shardyard/shardyard/internal/node"
-	"github.com/shardyard/shardyard/router"
+	"github.com/shardyard/shardyard/router/auth"
 )
 
 func (b *bed) try(user, password, database string) error {
@@ -46,10 +46,10 @@ func (b *bed) login(want, user, password, database string) {
 func TestAuthentication(t *testing.T) {
 	all := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
 	b := newBed(t, 1, func(c *node.Config) {
-		c.Router.Auth = []router.AuthRule{
-			{Users: []string{"postgres", "nobody_there"}, Method: router.Trust},
-			{Users: []string{"turned_away"}, Networks: all, Method: router.Reject},
-			{Networks: all, Method: router.ScramSHA256},
+		c.Router.Auth.Rules = []auth.Rule{
+			{Users: []string{"postgres", "nobody_there"}, Method: auth.Trust},
+			{Users: []string{"turned_away"}, Networks: all, Method: auth.Reject},
+			{Networks: all, Method: auth.ScramSHA256},
 		}
 	})
 	conn := b.connect(0)

@@ -26,11 +26,15 @@ type link = exec.Link
 type Session struct {
 	server *Server
 	id     uint64
-	conn   net.Conn
-	fd     int32 // while parked
-	reader *wire.Reader
-	out    *exec.Output
-	x      *exec.Executor
+	conn   net.Conn // encrypted or not
+	socket net.Conn // under conn; any goroutine may use it
+	// encrypted: the client speaks TLS.
+	encrypted bool
+	entry     *entry // while it logs in
+	fd        int32  // while parked
+	reader    *wire.Reader
+	out       *exec.Output
+	x         *exec.Executor
 
 	databaseName, user string
 	database           *database
@@ -109,6 +113,10 @@ func (c *Session) fill(ctx context.Context) error {
 		}
 	}
 }
+
+// parks reports whether the session waits for its client in the event loop. One that is encrypted has a goroutine: what TLS has
+// read ahead the event loop cannot see.
+func (c *Session) parks() bool { return c.server.parker != nil && !c.encrypted }
 
 // advanceAndPark runs what the client sent and parks the session again.
 func (c *Session) advanceAndPark(ctx context.Context) {
@@ -457,7 +465,7 @@ func (c *Session) cancel(ctx context.Context) {
 
 // wake makes an idle session look whether the server drains. Any goroutine may call it.
 func (c *Session) wake(ctx context.Context) {
-	if c.server.parker != nil {
+	if c.parks() {
 		c.server.parker.unpark(ctx, c)
 		return
 	}

@@ -25,15 +25,18 @@ import (
 // welcome serves one connection from its first byte to its end, or until it is parked.
 func (s *Server) welcome(ctx context.Context, conn net.Conn) {
 	c := &Session{
-		server: s, id: s.sessions.Add(1), conn: conn, reader: wire.NewReader(conn, wire.Authenticating),
+		server: s, id: s.sessions.Add(1), conn: conn, socket: conn, reader: wire.NewReader(conn, wire.Authenticating),
 		out: exec.NewOutput(conn, s.config.OutputBound),
 	}
-	err := s.guard(c, func() error { return c.start(ctx) })
+	err := s.receive(c)
+	if err == nil {
+		err = s.guard(c, func() error { return c.start(ctx) })
+	}
 	if err != nil || !c.serving {
 		c.end(ctx, err)
 		return
 	}
-	if s.parker != nil {
+	if c.parks() {
 		c.advanceAndPark(ctx)
 		return
 	}
@@ -49,20 +52,19 @@ func (c *Session) start(ctx context.Context) error {
 	if err := c.conn.SetDeadline(deadline); err != nil {
 		return fmt.Errorf("set deadline: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = c.socket.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	packet, err := c.readStartup()
+	c.entry = &entry{policy: c.server.policy.Load()}
+	defer func() { c.entry = nil }()
+	packet, err := c.readStartup(ctx)
 	if err != nil {
-		return err
+		return c.startupFailed(ctx, err, packet)
 	}
 	if packet.Kind == wire.CancelRequest {
 		return c.server.cancelSession(ctx, packet.CancelPID, packet.CancelSecret)
 	}
-	if err := c.server.admit(c); err != nil {
-		return err
-	}
 	if err := c.open(ctx, packet); err != nil {
-		return err
+		return c.startupFailed(ctx, err, packet)
 	}
 	if err := c.out.Flush(); err != nil {
 		return err
@@ -73,27 +75,6 @@ func (c *Session) start(ctx context.Context) error {
 	}
 	c.serving = true
 	return c.conn.SetDeadline(time.Time{})
-}
-
-// maxStartupPackets bounds what may come before the start-up message: one request for TLS and one for GSSAPI.
-const maxStartupPackets = 3
-
-func (c *Session) readStartup() (*wire.Startup, error) {
-	for range maxStartupPackets {
-		packet, err := c.reader.ReadStartup()
-		if err != nil {
-			return nil, err
-		}
-		switch packet.Kind {
-		case wire.SSLRequest, wire.GSSENCRequest:
-			if _, err := c.conn.Write([]byte{'N'}); err != nil {
-				return nil, err
-			}
-		default:
-			return packet, nil
-		}
-	}
-	return nil, pgerr.New(pgerr.ProtocolViolation, "too many requests for encryption").Fatal()
 }
 
 // open authenticates the client and greets it.
@@ -110,6 +91,9 @@ func (c *Session) open(ctx context.Context, packet *wire.Startup) error {
 		return pgerr.Newf(pgerr.CannotConnectNow, "the home shard %s is not in the cluster", cluster.Home).Fatal()
 	}
 	if err := c.authenticate(ctx, home); err != nil {
+		return err
+	}
+	if err := c.server.admit(c); err != nil {
 		return err
 	}
 	if c.databaseName == console.Database {
@@ -255,7 +239,7 @@ func splitOptions(options string) []string {
 }
 
 func (c *Session) address() netip.Addr {
-	if tcp, ok := c.conn.RemoteAddr().(*net.TCPAddr); ok {
+	if tcp, ok := c.socket.RemoteAddr().(*net.TCPAddr); ok {
 		return tcp.AddrPort().Addr().Unmap()
 	}
 	return netip.Addr{}

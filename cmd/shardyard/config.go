@@ -40,6 +40,9 @@ type config struct {
 	Users map[string]string `koanf:"users"`
 	// Auth says who may come in.
 	Auth authConfig `koanf:"auth"`
+	// TLS encrypts client connections, ServerTLS those to the shards.
+	TLS       tlsConfig       `koanf:"tls"`
+	ServerTLS serverTLSConfig `koanf:"server_tls"`
 	// Pool bounds the server connections.
 	Pool poolConfig `koanf:"pool"`
 	// Pools changes size, reserve, min, mode and clients for some databases and users.
@@ -80,15 +83,6 @@ type serviceConfig struct {
 	User string `koanf:"user"`
 	// Password defaults to none.
 	Password string `koanf:"password"`
-}
-
-type authConfig struct {
-	// Method is scram-sha-256, or trust, which lets every role in from
-	// everywhere and is meant for tests. Defaults to scram-sha-256, with trust
-	// for clients on the loopback addresses if TrustLoopback is on.
-	Method string `koanf:"method"`
-	// TrustLoopback lets clients on loopback in without a password. Defaults to false.
-	TrustLoopback bool `koanf:"trust_loopback"`
 }
 
 type poolConfig struct {
@@ -136,7 +130,7 @@ func defaultConfig() config {
 		Name:    routerNameFrom(host),
 		Etcd:    etcdConfig{Endpoints: []string{"127.0.0.1:2379"}, Prefix: "/shardyard/", LeaseTTL: 10 * time.Second},
 		Service: serviceConfig{User: "postgres"},
-		Auth:    authConfig{Method: "scram-sha-256"},
+		Auth:    defaultAuth(), ServerTLS: serverTLSConfig{Mode: "prefer"},
 		Pool: poolConfig{
 			Size: 20, ReserveTimeout: 5 * time.Second, Mode: "transaction", MaxWaiting: 10_000, AcquireTimeout: 10 * time.Second, ConnectTimeout: 5 * time.Second, IdleTimeout: 10 * time.Minute, MaxLifetime: time.Hour,
 		},
@@ -164,6 +158,10 @@ func addServeFlags(flags *pflag.FlagSet) {
 	flags.String("service-user", d.Service.User, "role for bookkeeping on the shards")
 	flags.String("auth-method", d.Auth.Method, "scram-sha-256 or trust")
 	flags.Bool("auth-trust-loopback", d.Auth.TrustLoopback, "let clients on loopback in without a password")
+	flags.String("auth-hba-file", "", "rules in the format of pg_hba.conf")
+	flags.String("tls-cert", "", "the router's certificate, PEM")
+	flags.String("tls-key", "", "its key")
+	flags.String("tls-mode", "", "disable, allow or require TLS of clients")
 	flags.Int("pool-size", d.Pool.Size, "server connections for each shard, database and role")
 	flags.Int("pool-reserve", d.Pool.Reserve, "further ones while somebody has waited for pool.reserve_timeout")
 	flags.Int("pool-min", d.Pool.Min, "those that a pool in use keeps open")
@@ -337,9 +335,9 @@ func (c config) validate() error {
 	if c.Service.User == "" {
 		fault("service.user", "must not be empty")
 	}
-	if c.Auth.Method != "trust" && c.Auth.Method != "scram-sha-256" {
-		fault("auth.method", "%q is neither scram-sha-256 nor trust", c.Auth.Method)
-	}
+	c.Auth.validate(fault)
+	c.TLS.validate(fault)
+	c.ServerTLS.validate(fault)
 	if c.Pool.Size < 1 {
 		fault("pool.size", "%d is less than 1", c.Pool.Size)
 	}

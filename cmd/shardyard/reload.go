@@ -27,6 +27,8 @@ type reloader struct {
 // changeable are the keys that count without a restart, or the folders of such keys.
 var changeable = []string{
 	"pool.size", "pool.reserve", "pool.min", "pool.mode", "pools", "max_clients", "max_database_clients", "max_user_clients",
+	"auth.method", "auth.trust_loopback", "auth.hba_file", "auth.ident_file", "auth.user_file", "auth.query", "auth.query_database",
+	"auth.max_failures", "auth.lockout", "tls",
 }
 
 func isChangeable(key string) bool {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/signal"
 	"syscall"
@@ -87,11 +86,12 @@ func serve(ctx context.Context, c config, load func() (config, error)) error {
 func (c config) node() node.Config {
 	return node.Config{
 		Router: router.Config{
-			Name: c.Name, Listen: c.Listen, Auth: c.Auth.rules(), Clients: c.clientLimits(), AdminUsers: c.adminUsers(), StatsUsers: c.StatsUsers,
+			Name: c.Name, Listen: c.Listen, Auth: c.admission(), MaxStarting: c.Auth.MaxStarting, StartupTimeout: c.Auth.Timeout,
+			Clients: c.clientLimits(), AdminUsers: c.adminUsers(), StatsUsers: c.StatsUsers,
 			EntryCache: c.EntryCache, SequenceBlock: c.SequenceBlock,
 		},
 		Pools: backend.Config{
-			ServiceUser: c.Service.User, Passwords: c.passwords(), PoolSize: c.Pool.Size, PoolReserve: c.Pool.Reserve,
+			ServiceUser: c.Service.User, Passwords: c.passwords(), TLS: c.ServerTLS.forShards(), PoolSize: c.Pool.Size, PoolReserve: c.Pool.Reserve,
 			ReserveTimeout: c.Pool.ReserveTimeout, PoolMin: c.Pool.Min, Mode: backend.Mode(c.Pool.Mode), Rules: c.poolRules(), MaxWaiting: c.Pool.MaxWaiting,
 			AcquireTimeout: c.Pool.AcquireTimeout, ConnectTimeout: c.Pool.ConnectTimeout,
 			IdleTimeout: c.Pool.IdleTimeout, MaxLifetime: c.Pool.MaxLifetime,
@@ -111,14 +111,4 @@ func (c config) passwords() map[string]string {
 		passwords[c.Service.User] = c.Service.Password
 	}
 	return passwords
-}
-
-// rules turns the two settings into rules of which the first that matches counts.
-func (a authConfig) rules() []router.AuthRule {
-	var rules []router.AuthRule
-	if a.TrustLoopback {
-		loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
-		rules = append(rules, router.AuthRule{Networks: loopback, Method: router.Trust})
-	}
-	return append(rules, router.AuthRule{Method: router.AuthMethod(a.Method)})
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/shardyard/shardyard/rebalance/worker"
 	"github.com/shardyard/shardyard/router"
 	"github.com/shardyard/shardyard/router/admin"
+	"github.com/shardyard/shardyard/router/auth"
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/commit"
 	"github.com/shardyard/shardyard/router/console"
@@ -298,15 +299,23 @@ func (n *Node) State() *console.State { return n.server.State() }
 func (n *Node) Reconnect(database string) { n.pools.ReconnectDatabase(database) }
 
 // Reload applies what of a configuration can be changed while clients are served: the sizes, modes and bounds of pools and
-// clients. With an error everything stays as it was.
+// clients, and who may come in, the files of that included. With an error everything stays as it was.
 func (n *Node) Reload(cfg Config) error {
+	policy, err := auth.Load(cfg.Router.Auth)
+	if err != nil {
+		return fmt.Errorf("configuration of authentication: %w", err)
+	}
 	if err := router.CheckClientLimits(cfg.Router.Clients); err != nil {
 		return err
 	}
 	if err := n.pools.SetLimits(cfg.Pools); err != nil {
 		return err
 	}
-	return n.server.SetClientLimits(cfg.Router.Clients)
+	if err := n.server.SetClientLimits(cfg.Router.Clients); err != nil {
+		return err
+	}
+	n.server.SetPolicy(policy)
+	return nil
 }
 
 // Failed gets the error with which the server ended by itself.

@@ -62,9 +62,10 @@ func (p *pool) connect(ctx context.Context, endpoint directory.Endpoint, generat
 	}
 	within, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
 	defer cancel()
+	used := p.owner.logIn(config)
 	server, err := pgconn.ConnectConfig(within, &config.Config)
 	if err != nil {
-		return nil, connectFailed(ctx, p.key.shard, err)
+		return nil, p.owner.loginFailed(ctx, p.key.shard, config, used, err)
 	}
 	floor, err := readFloor(within, server)
 	if err == nil && floor > epoch {
@@ -82,6 +83,9 @@ func (p *pool) connect(ctx context.Context, endpoint directory.Endpoint, generat
 	if err != nil {
 		closeServer(ctx, server)
 		return nil, fmt.Errorf("connect to shard %s: %w", p.key.shard, err)
+	}
+	if login, ok := hijacked.Conn.(*keyLogin); ok {
+		hijacked.Conn = login.Conn
 	}
 	if err := hijacked.Conn.SetDeadline(time.Time{}); err != nil {
 		_ = hijacked.Conn.Close()

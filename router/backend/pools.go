@@ -25,9 +25,10 @@ type Pools struct {
 	stop         context.CancelFunc
 	closing      <-chan struct{} // closed by Close
 
-	services services
-	limits   atomic.Pointer[limitTable]
-	numbers  atomic.Uint64 // given to connections
+	services    services
+	credentials credentials
+	limits      atomic.Pointer[limitTable]
+	numbers     atomic.Uint64 // given to connections
 
 	mu    sync.RWMutex
 	pools map[poolKey]*pool

@@ -67,9 +67,10 @@ func (p *Pools) ServiceAs(ctx context.Context, shard directory.Shard, database, 
 	config.MaxProtocolMessageBodyLen = 0
 	within, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
 	defer cancel()
+	used := p.logIn(config)
 	conn, err := pgx.ConnectConfig(within, config)
 	if err != nil {
-		return nil, connectFailed(ctx, shard.ID, err)
+		return nil, p.loginFailed(ctx, shard.ID, config, used, err)
 	}
 	return conn, nil
 }

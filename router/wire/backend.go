@@ -36,6 +36,7 @@ const (
 const (
 	authOK           = 0
 	authCleartext    = 3
+	authMD5          = 5
 	authSASL         = 10
 	authSASLContinue = 11
 	authSASLFinal    = 12
@@ -46,6 +47,11 @@ func AppendAuthenticationOK(dst []byte) []byte { return appendAuth(dst, authOK, 
 
 // AppendAuthenticationCleartext appends a request for a password in clear text.
 func AppendAuthenticationCleartext(dst []byte) []byte { return appendAuth(dst, authCleartext, nil) }
+
+// AppendAuthenticationMD5 appends a request for a password as md5, with the salt.
+func AppendAuthenticationMD5(dst []byte, salt [4]byte) []byte {
+	return appendAuth(dst, authMD5, salt[:])
+}
 
 // AppendAuthenticationSASL appends the offer of SASL mechanisms, the preferred one first.
 func AppendAuthenticationSASL(dst []byte, mechanisms ...string) []byte {

@@ -14,8 +14,9 @@ const (
 	MaxStartupPacket = 10_000
 	// MaxSmallFrame bounds the length field of frontend messages that carry only names.
 	MaxSmallFrame = 10_000
-	// MaxAuthFrame bounds the length field of a password or SASL message.
-	MaxAuthFrame = 65_535
+	// MaxAuthFrame bounds the length field of a password or SASL message: Postgres's 1024 bytes of a SASL message, which may
+	// stand behind the name of a mechanism.
+	MaxAuthFrame = 1024 + 64
 	// MaxFrame bounds the length field of every other message: 1 GB - 1, Postgres's largest allocation.
 	MaxFrame = 1<<30 - 1
 

@@ -63,6 +63,25 @@ func (r *Reader) ReadStartup() (*Startup, error) {
 	}
 }
 
+// handshakeRecord is the first byte of TLS. That of a start-up packet is zero: it is the highest of a length that is bounded.
+const handshakeRecord = 0x16
+
+// BeginsTLS waits for the first byte of a connection and reports whether TLS begins with it instead of a start-up packet. Then it
+// returns what was read, which belongs to the handshake, and SetSource may follow.
+func (r *Reader) BeginsTLS() (read []byte, begins bool, err error) {
+	if r.Buffered() == 0 {
+		if err := r.Fill(); err != nil {
+			return nil, false, err
+		}
+	}
+	if r.buf[r.start] != handshakeRecord {
+		return nil, false, nil
+	}
+	read = bytes.Clone(r.buf[r.start:r.end])
+	r.start = r.end
+	return read, true, nil
+}
+
 // PollStartup returns the start-up packet if all of it is buffered; it never reads from the source.
 func (r *Reader) PollStartup() (*Startup, bool, error) {
 	if r.err != nil {

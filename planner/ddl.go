@@ -179,6 +179,9 @@ func (a *analysis) planCreateAs(c *createTableAs) (*Plan, *Error) {
 		}
 	}
 	plan, err := a.planDDL(c)
+	if e := c.Query.GetExecuteStmt(); err == nil && e != nil {
+		plan.Executes = e.Name
+	}
 	if err == nil {
 		a.noteFunctions(c)
 		plan.Dirty = a.functions.dirty || a.functions.setConfig > 0

@@ -40,6 +40,9 @@ func (a *analysis) planExplain(e *explainStmt) (*Plan, *Error) {
 	outer.Kind, outer.Tag, outer.Explain = Explain, "EXPLAIN", data
 	outer.DDL, outer.Cursor, outer.Execute = nil, nil, nil
 	outer.SetConfig, outer.Pins = nil, ""
+	if inner.Kind == Execute {
+		outer.Executes, outer.Route = inner.Execute.Name, Route{Kind: RouteHome}
+	}
 	if !data.Analyze {
 		outer.ReadOnly, outer.Dirty, outer.Mirrors = true, false, false
 	} else if inner.Pins != "" || len(inner.SetConfig) > 0 {

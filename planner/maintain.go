@@ -50,6 +50,9 @@ func (a *analysis) planMaintenance(m message) (*Plan, *Error) {
 	data := &MaintenanceData{Block: !isVacuumCommand(m) && !isConcurrent(m), Verbose: isVerbose(m)}
 	plan.Kind, plan.Maintenance, plan.Route = Maintenance, data, Route{}
 	relations := maintainedRelations(m)
+	if schema, ok := reindexedSchema(m); ok && !slices.ContainsFunc(a.env.Map.Tables, func(t directory.Table) bool { return t.Name.Schema == schema }) {
+		return a.planHome(tag), nil
+	}
 	if len(relations) == 0 {
 		data.Everywhere, data.Block = true, data.Block && kindName(m) == "VacuumStmt"
 		return plan, nil

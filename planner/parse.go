@@ -452,6 +452,15 @@ func isProcedure(m message) bool { return m.(*pg.CreateFunctionStmt).IsProcedure
 
 func isReplace(m message) bool { return m.(*pg.CreateFunctionStmt).Replace }
 
+// reindexedSchema is the schema of a REINDEX SCHEMA.
+func reindexedSchema(m message) (string, bool) {
+	r, ok := m.(*pg.ReindexStmt)
+	if !ok || r.Kind != pg.ReindexObjectType_REINDEX_OBJECT_SCHEMA {
+		return "", false
+	}
+	return r.Name, true
+}
+
 // functionCreated is the name of the function that a CREATE FUNCTION creates.
 func functionCreated(m message) ([]string, bool) {
 	parts, ok := names(m.(*pg.CreateFunctionStmt).Funcname)

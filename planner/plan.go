@@ -122,6 +122,9 @@ type Plan struct {
 	// statement, which the session tracks like SET.
 	SetConfig []Setting
 
+	// Executes is the prepared statement that a CREATE TABLE AS EXECUTE or EXPLAIN EXECUTE runs.
+	Executes string
+
 	Name        string             // savepoint, cursor, prepared statement, channel, setting: see Kind
 	Transaction *Transaction       // Begin, Commit, Rollback, SetTransaction
 	Set         *Setting           // Set, Reset

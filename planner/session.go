@@ -36,15 +36,11 @@ func (a *analysis) planTransaction(t *transactionStmt) (*Plan, *Error) {
 
 // planPrepared is PREPARE TRANSACTION, COMMIT PREPARED and ROLLBACK PREPARED.
 func (a *analysis) planPrepared(t *transactionStmt) (*Plan, *Error) {
-	if a.env.Map.AnythingSharded() {
-		return nil, refuse("Use COMMIT: the router commits on several shards by itself.",
-			"prepared transactions of the application are not supported where tables are sharded")
-	}
 	tag := map[bool]string{true: "PREPARE TRANSACTION", false: "COMMIT PREPARED"}[t.Kind == transPrepare]
 	if t.Kind == transRollbackPrepared {
 		tag = "ROLLBACK PREPARED"
 	}
-	return &Plan{Kind: Relay, Tag: tag, Route: Route{Kind: RouteHome}}, nil
+	return &Plan{Kind: Relay, Tag: tag, Name: t.Gid, Route: Route{Kind: RouteHome}}, nil
 }
 
 func transactionOptions(options []*node) *Transaction {

@@ -27,6 +27,8 @@ type result struct {
 // isLocal reports whether the router itself runs the statement.
 func (c *Session) isLocal(plan *planner.Plan) bool {
 	switch plan.Kind {
+	case planner.Relay:
+		return plan.Tag == prepareTag
 	case planner.Empty, planner.Begin, planner.Commit, planner.Rollback, planner.Savepoint, planner.Release,
 		planner.RollbackTo, planner.SetTransaction, planner.SetConstraints, planner.Set, planner.Reset,
 		planner.Discard, planner.Prepare, planner.Execute, planner.Deallocate, planner.Listen, planner.Unlisten,
@@ -111,6 +113,8 @@ func (c *Session) runLocal(ctx context.Context, st *planner.Statement, plan *pla
 	r := result{tag: plan.Tag, columns: localColumns(plan)}
 	var err error
 	switch plan.Kind {
+	case planner.Relay:
+		r.tag, err = c.prepareTransaction(ctx, st)
 	case planner.Begin:
 		err = c.begin(ctx, plan.Transaction)
 	case planner.Commit, planner.Rollback:

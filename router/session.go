@@ -501,8 +501,10 @@ func (c *Session) plan(ctx context.Context, st *planner.Statement, types []uint3
 			faulty := fault(*plan)
 			plan = &faulty
 		}
-		if plan.Kind == planner.Explain && plan.Explain.Inner != nil && plan.Explain.Inner.Kind == planner.Execute {
-			return nil, pgerr.Unsupported("EXPLAIN EXECUTE is not supported", "Use EXPLAIN with the statement itself.")
+		if plan.Executes != "" && c.statements[plan.Executes] != nil {
+			if plan, err = c.executing(ctx, plan); err != nil {
+				return nil, err
+			}
 		}
 		if !plan.Dirty && !plan.ReadOnly && strings.Contains(strings.ToLower(st.Text), "pg_settings") {
 			dirty := *plan // an UPDATE of that view is a SET that nobody tracks

@@ -142,7 +142,7 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 	if err := c.checkFailed(plan, err); err != nil {
 		return shifted(err, st)
 	}
-	if len(c.rest.statements) > 1 && !c.x.InBlock() && !c.x.InImplicitBlock() && !endsTransaction(plan.Kind) {
+	if len(c.rest.statements) > 1 && !c.x.InBlock() && !c.x.InImplicitBlock() && !endsTransaction(plan) {
 		c.beginImplicit()
 	}
 	if (c.mirrors(plan) || c.watched(plan)) && !c.x.InBlock() && !c.x.InImplicitBlock() {
@@ -150,6 +150,9 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 	}
 	if plan.ParseOnly {
 		return c.parseOnly(ctx, st)
+	}
+	if err := ofRouters(plan); err != nil {
+		return err
 	}
 	if c.isLocal(plan) {
 		return c.simpleLocal(ctx, st, plan)
@@ -201,6 +204,9 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 		return err
 	case !target.Whole:
 		return c.simpleScatter(ctx, st, plan, target, args)
+	}
+	if plan.Executes != "" {
+		return c.relayExecuting(ctx, st, plan, target)
 	}
 	return c.relay(ctx, st.Text, plan, target, exec.QueryOptions{Shift: st.Chars, ReadOnly: c.readOnly(plan)})
 }
@@ -480,7 +486,7 @@ func (c *Session) relayUnread(ctx context.Context, st *planner.Statement) error 
 
 // checkFailed refuses everything but the end of a failed transaction.
 func (c *Session) checkFailed(plan *planner.Plan, err error) error {
-	if !c.x.Failed() || err == nil && endsTransaction(plan.Kind) {
+	if !c.x.Failed() || err == nil && endsTransaction(plan) {
 		return err
 	}
 	if err == nil && plan.Kind == planner.Empty {
@@ -493,8 +499,10 @@ func (c *Session) checkFailed(plan *planner.Plan, err error) error {
 }
 
 // endsTransaction reports the statements that a failed transaction admits.
-func endsTransaction(kind planner.Kind) bool {
-	switch kind {
+func endsTransaction(plan *planner.Plan) bool {
+	switch plan.Kind {
+	case planner.Relay:
+		return plan.Tag == prepareTag
 	case planner.Commit, planner.Rollback, planner.RollbackTo:
 		return true
 	}

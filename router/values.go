@@ -36,6 +36,8 @@ type sequenceValues struct {
 	alone bool
 	// home: the home shard may have drawn for the session.
 	home bool
+	// asked: it has asked in vain. From now on it keeps the connection on which it draws.
+	asked bool
 }
 
 // given notes the last value that the router has supplied of a sequence.
@@ -83,7 +85,11 @@ func (c *Session) noteSequences(l *link, plan *planner.Plan) {
 		v.alone = l.Drawn() == 0 && !v.home
 		v.mark = c.server.marks.Add(1)
 		l.MarkDrawn(v.mark)
+		c.x.PreferDrawn()
 		v.failed()
+	}
+	if v.asked && !l.Pinned() {
+		c.x.Pin(l.Shard(), "values of sequences")
 	}
 	v.home, v.last = true, directory.TableName{}
 	if u == nil {
@@ -206,6 +212,7 @@ func (c *Session) mayAsk(l *link, plan *planner.Plan, params [][]byte) error {
 		case !v.home && !plan.Dirty && !plan.Sequences.May && len(plan.Sequences.Draws) == 0 && (asked.Function == "lastval" || sequence.Name != ""):
 			return errUndefinedValue(asked.Function, sequence)
 		default:
+			v.asked = true
 			return errUnknownValue(asked.Function)
 		}
 	}

@@ -37,6 +37,7 @@ type Conn struct {
 	fresh      bool // nothing was written since Acquire
 	dirty      bool
 	drawn      uint64 // see MarkDrawn
+	drawer     uint64 // the session that did it last
 	broken     bool
 	deadline   bool // a read deadline is set
 	skipCloses int  // answers to Close messages of our own that the caller must not see
@@ -115,7 +116,7 @@ func (c *Conn) MarkDirty() { c.dirty = true }
 
 // MarkDrawn notes by whom sequences were drawn from on the connection, which remembers their values (currval, lastval), and Drawn is
 // the last such mark. 0: by nobody, or what was remembered has been discarded.
-func (c *Conn) MarkDrawn(mark uint64) { c.drawn = mark }
+func (c *Conn) MarkDrawn(mark uint64) { c.drawn, c.drawer = mark, c.session }
 
 // Drawn is the last mark of MarkDrawn.
 func (c *Conn) Drawn() uint64 { return c.drawn }

@@ -143,16 +143,11 @@ func (p *pool) acquire(ctx context.Context, shard directory.Shard, epoch directo
 }
 
 // take returns an idle connection, one that already has the settings wanted if there is one, else the one used last;
-// or the right to open one. p.mu is held.
+// or the right to open one. One that remembers the values of a session's sequences is kept for it as long as another will do.
+// p.mu is held.
 func (p *pool) take(want Wish) (c *Conn, mayOpen bool) {
 	if n := len(p.idle); n > 0 {
-		best := n - 1
-		for i := n - 1; i >= 0; i-- {
-			if p.idle[i].settings.Equal(want.Settings) {
-				best = i
-				break
-			}
-		}
+		best := p.best(want)
 		c = p.idle[best]
 		copy(p.idle[best:], p.idle[best+1:])
 		p.idle[n-1] = nil
@@ -167,6 +162,31 @@ func (p *pool) take(want Wish) (c *Conn, mayOpen bool) {
 		return nil, true
 	}
 	return nil, false
+}
+
+// best is which of the idle connections suits most.
+func (p *pool) best(want Wish) int {
+	n := len(p.idle)
+	if want.Drawn {
+		for i := range p.idle {
+			if c := p.idle[i]; c.drawn != 0 && c.drawer == want.Session {
+				return i
+			}
+		}
+	}
+	like := -1
+	for i := n - 1; i >= 0; i-- {
+		if c := p.idle[i]; c.settings.Equal(want.Settings) {
+			if c.drawn == 0 {
+				return i
+			}
+			like = max(like, i)
+		}
+	}
+	if like >= 0 {
+		return like
+	}
+	return n - 1
 }
 
 // replaceStale closes a connection that was found dead and returns another idle one, or nil with the dead one's

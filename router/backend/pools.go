@@ -82,6 +82,8 @@ type Wish struct {
 	Settings *Settings
 	// Session is who gets it, for Connections and Waiting. 0: nobody in particular.
 	Session uint64
+	// Drawn: the session has drawn from sequences, and would like the connection that remembers their values.
+	Drawn bool
 }
 
 // AcquireFor is Acquire with a wish.

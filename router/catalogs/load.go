@@ -136,7 +136,11 @@ func (s *shardAnswers) complete(m *directory.Map, data *catalog.Data, objects []
 // LoadOn reads the catalog as conn sees it, its open transaction's changes included; there are no OID
 // maps of other shards in it. Settings of the session are left as they were.
 func (l *Loader) LoadOn(ctx context.Context, conn *pgx.Conn) (*catalog.Snapshot, error) {
-	data, err := l.read(ctx, conn)
+	var data *catalog.Data
+	err := aside(ctx, conn, func() (err error) {
+		data, err = l.read(ctx, conn)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read catalog: %w", err)
 	}

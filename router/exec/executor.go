@@ -51,6 +51,7 @@ type Executor struct {
 	secrets    *mirror.Secrets
 	heldTag    []byte  // of a statement that captures
 	spread     *copyIn // a COPY whose rows go to several shards
+	drawn      bool    // see PreferDrawn
 	lost       bool    // a connection of the transaction was lost
 	wrote      bool    // see TakeWrote
 	scratch    []byte
@@ -288,7 +289,7 @@ func (x *Executor) acquire(ctx context.Context, id directory.ShardID) (*Link, er
 	}
 	ctx, release := x.Cancellable(ctx)
 	defer release()
-	conn, err := x.pools.AcquireFor(ctx, *shard, x.identity, x.view.Map.Epoch, backend.Wish{Settings: x.settings, Session: x.session})
+	conn, err := x.pools.AcquireFor(ctx, *shard, x.identity, x.view.Map.Epoch, backend.Wish{Settings: x.settings, Session: x.session, Drawn: x.drawn})
 	if err != nil {
 		return nil, err
 	}
@@ -491,6 +492,9 @@ func (x *Executor) UnpinLink(l *Link) { l.pinned = "" }
 
 // MarkDrawn and Drawn are those of the connection.
 func (l *Link) MarkDrawn(mark uint64) { l.conn.MarkDrawn(mark) }
+
+// PreferDrawn says that the session has drawn from sequences: it would like the connection that remembers their values.
+func (x *Executor) PreferDrawn() { x.drawn = true }
 
 // Drawn is the mark of who drew from sequences last.
 func (l *Link) Drawn() uint64 { return l.conn.Drawn() }

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/router/pgerr"
 )
 
@@ -95,6 +96,19 @@ func (x *Executor) settleWatched(ctx context.Context, last bool) error {
 		}
 	}
 	return nil
+}
+
+// SettleAll is what a commit does first: what is deferred runs, and what must be looked at is.
+func (x *Executor) SettleAll(ctx context.Context) error {
+	if err := x.settleWatched(ctx, true); err != nil {
+		return err
+	}
+	return x.settleMirrors(ctx, true)
+}
+
+// OnlyOn reports whether the transaction has used no other shard, and captured nothing for mirrors.
+func (x *Executor) OnlyOn(shard directory.ShardID) bool {
+	return !slices.ContainsFunc(x.links, func(l *Link) bool { return l.begun && l.shard != shard || l.captured })
 }
 
 func (x *Executor) compareTraces(ctx context.Context, l *Link) error {

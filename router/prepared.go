@@ -1,0 +1,52 @@
+package router
+
+import (
+	"context"
+
+	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/router/commit"
+	"github.com/shardyard/shardyard/router/exec"
+	"github.com/shardyard/shardyard/router/pgerr"
+)
+
+const prepareTag = "PREPARE TRANSACTION"
+
+// prepareTransaction runs the application's own PREPARE TRANSACTION: it is possible on the home shard alone.
+func (c *Session) prepareTransaction(ctx context.Context, st *planner.Statement) (tag string, err error) {
+	home := c.view.partitions.Home
+	if c.x.Failed() {
+		return "ROLLBACK", c.rollback(ctx)
+	}
+	if c.x.InImplicitBlock() {
+		return "", pgerr.New("25001", "PREPARE TRANSACTION cannot run among other statements of one Query")
+	}
+	explicit := c.x.InBlock()
+	if explicit && (!c.x.OnlyOn(home) || c.changes.work != nil) {
+		return "", pgerr.Unsupported("PREPARE TRANSACTION of a transaction that is not on the home shard alone, or has changed definitions of sharded tables, is not supported",
+			"Use COMMIT: the router commits on several shards by itself.")
+	}
+	if err := c.x.SettleAll(ctx); err != nil {
+		return "", err
+	}
+	l, err := c.x.Link(ctx, home)
+	if err != nil {
+		return "", err
+	}
+	tag = prepareTag
+	if !explicit {
+		tag = "ROLLBACK" // so says Postgres where there is no transaction, besides a warning
+	}
+	err = c.x.Query(ctx, l, st.Text, exec.QueryOptions{Shift: st.Chars, Silent: true, Notices: true})
+	if !explicit {
+		return tag, err
+	}
+	return tag, c.ended(ctx, err == nil, err)
+}
+
+// ofRouters refuses COMMIT PREPARED and ROLLBACK PREPARED of a transaction that a router has prepared.
+func ofRouters(plan *planner.Plan) error {
+	if _, ours := commit.Parse(plan.Name); !ours || plan.Tag != "COMMIT PREPARED" && plan.Tag != "ROLLBACK PREPARED" {
+		return nil
+	}
+	return pgerr.Unsupported("the prepared transaction is a router's, which ends it", "See SHOW TRANSACTIONS.")
+}

@@ -223,8 +223,16 @@ func TestStatements(t *testing.T) {
 func TestStandardConformingStrings(t *testing.T) {
 	p, env := New(Config{}), fixtureEnv()
 	env.StandardConformingStrings = false
-	if _, err := p.Plan(&Statement{Text: "select * from orders where customer_id = 5"}, nil, env); err == nil {
-		t.Error("planned with standard_conforming_strings off")
+	for text, parseOnly := range map[string]bool{
+		"select * from orders where customer_id = 5": false, `select 'a\'b' from orders`: true, "select U&'x'": true,
+	} {
+		plan, err := p.Plan(&Statement{Text: text}, nil, env)
+		if err != nil || plan.ParseOnly != parseOnly {
+			t.Errorf("%s: %v, %v", text, plan, err)
+		}
+	}
+	if _, err := p.Plan(&Statement{Text: `savepoint "a\"`}, nil, env); err == nil {
+		t.Error("a savepoint with a backslash is planned with standard_conforming_strings off")
 	}
 	if _, err := p.Plan(&Statement{Text: "set standard_conforming_strings = on"}, nil, env); err != nil {
 		t.Errorf("cannot be set on again: %v", err)

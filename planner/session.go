@@ -300,16 +300,20 @@ func (a *analysis) planDo(m message) (*Plan, *Error) {
 	if name, ok := a.away(relations); ok {
 		return nil, refuse(hint, "the DO block may use table %s, which is not on the home shard alone", name)
 	}
+	named := directory.TableName{}
+	for i := range a.env.Map.Tables {
+		t := &a.env.Map.Tables[i]
+		if _, elsewhere := a.away([]directory.TableName{t.Name}); elsewhere && mentions(body, t.Name.Name) {
+			named, opaque = t.Name, true
+		}
+	}
+	if opaque && endsTransactions(body) && named.Name != "" {
+		return nil, refuse(hint, "the DO block may use table %s, which is not on the home shard alone", named)
+	}
 	if opaque && endsTransactions(body) {
 		return nil, refuse(hint, "it cannot be seen which tables the DO block uses, tables of this database are sharded, and it ends transactions")
 	}
 	plan.Watched, plan.Mirrors = opaque, plan.Mirrors || opaque && a.anyReferences()
-	for i := range a.env.Map.Tables {
-		t := &a.env.Map.Tables[i]
-		if _, elsewhere := a.away([]directory.TableName{t.Name}); elsewhere && mentions(body, t.Name.Name) {
-			return nil, refuse(hint, "the DO block may use table %s, which is not on the home shard alone", t.Name)
-		}
-	}
 	return plan, nil
 }
 

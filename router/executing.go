@@ -52,6 +52,23 @@ func (c *Session) relayExecuting(ctx context.Context, st *planner.Statement, pla
 	return c.relay(ctx, renamedExecute(st.Text, name), plan, target, options)
 }
 
+// rewriteExecuting is such a statement of the extended protocol as a link gets it.
+func (c *Session) rewriteExecuting(ctx context.Context, l *link, outer *statement) (*exec.Statement, error) {
+	prepared, err := c.find([]byte(outer.plan.Executes))
+	if err != nil {
+		return nil, err
+	}
+	name, err := c.x.PrepareNow(ctx, l, &prepared.sent, c.meaning())
+	if err != nil {
+		return nil, err
+	}
+	c.nextID += 2
+	sent := c.statementFor(c.nextID, "", renamedExecute(outer.parsed.Text, name), nil)
+	sent.NoPosition = true
+	outer.sent.Parsed = true
+	return &sent, nil
+}
+
 // renamedExecute is a text whose EXECUTE names another prepared statement.
 func renamedExecute(text, name string) string {
 	lex := lexer.New(text)

@@ -205,6 +205,9 @@ func (c *Session) describer(ctx context.Context, st *statement) (*link, *exec.St
 		if err == nil && st.plan.Kind == planner.Execute {
 			sent, err = c.rewriteExecute(ctx, l, st)
 		}
+		if err == nil && st.plan.Executes != "" {
+			sent, err = c.rewriteExecuting(ctx, l, st)
+		}
 		retry, err := c.staleMap(ctx, err)
 		if !retry {
 			return l, sent, err

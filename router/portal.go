@@ -245,6 +245,11 @@ func (c *Session) bindOn(ctx context.Context, p *portal, shard directory.ShardID
 			p.inner = named.plan
 		}
 	}
+	if st.plan.Executes != "" {
+		if sent, err = c.rewriteExecuting(ctx, l, st); err != nil {
+			return err
+		}
+	}
 	if l.NeedsParameterTypes(&p.bind) {
 		if err := c.describeParameters(ctx, l, st); err != nil {
 			return err

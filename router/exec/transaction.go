@@ -339,7 +339,19 @@ func (x *Executor) onAll(ctx context.Context, sql string) error {
 }
 
 // OnAll runs a client's statement that concerns every shard of the transaction (SET CONSTRAINTS).
-func (x *Executor) OnAll(ctx context.Context, sql string) error { return x.onAll(ctx, sql) }
+func (x *Executor) OnAll(ctx context.Context, sql string) error {
+	for _, l := range x.links { // it runs what watched statements have deferred
+		if l.begun && l.watch != nil {
+			if err := x.Watch(ctx, l, l.watch.list); err != nil {
+				return err
+			}
+		}
+	}
+	if err := x.onAll(ctx, sql); err != nil {
+		return err
+	}
+	return x.settleWatched(ctx, false)
+}
 
 // Rollback rolls the transaction back on every shard.
 func (x *Executor) Rollback(ctx context.Context) error {

@@ -17,7 +17,8 @@ import (
 
 // watch is what is known of what a link's transaction has done with tables.
 type watch struct {
-	tables string            // their OIDs, as an array
+	list   []uint32          // OIDs of the tables
+	tables string            // the same, as an array
 	traces map[string]string // by OID
 	// fresh: no statement of the client ran since the traces were taken.
 	fresh bool
@@ -47,7 +48,7 @@ func (x *Executor) Watch(ctx context.Context, l *Link, tables []uint32) error {
 	}
 	array := "{" + strings.Join(oids, ",") + "}"
 	if l.watch == nil || !l.watch.fresh || l.watch.tables != array {
-		l.watch = &watch{tables: array}
+		l.watch = &watch{list: tables, tables: array}
 		if err := x.trace(ctx, l); err != nil {
 			return err
 		}

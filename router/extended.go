@@ -217,7 +217,12 @@ func (c *Session) describer(ctx context.Context, st *statement) (*link, *exec.St
 }
 
 // syncMessage takes a Sync: the end of the pipeline.
-func (c *Session) syncMessage(ctx context.Context) error {
+func (c *Session) syncMessage(ctx context.Context, body []byte) error {
+	if err := wire.DecodeEmpty(body); err != nil {
+		if err := c.malformedSync(ctx, err); err != nil {
+			return err
+		}
+	}
 	failed := c.skipping
 	if !failed {
 		if err := c.flushPending(ctx); err != nil {
@@ -264,6 +269,19 @@ func (c *Session) syncMessage(ctx context.Context) error {
 		}
 	}
 	return c.ready(ctx)
+}
+
+// malformedSync tells of a Sync that has a body: its pipeline fails, but it is a Sync all the same.
+func (c *Session) malformedSync(ctx context.Context, err error) error {
+	earlier := c.flushPending(ctx)
+	if earlier == nil {
+		earlier = c.x.DrainAll(ctx)
+	}
+	if err := c.extendedError(ctx, earlier); err != nil {
+		return err
+	}
+	c.skipping = true
+	return c.fail(err)
 }
 
 // dropUnnamed forgets the unnamed statement and portal, as every Query does.

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
@@ -12,7 +13,18 @@ const firstUserOID = 16384
 
 // functionCall relays a FunctionCall message: functions of Postgres itself (large objects, mostly) on the home shard.
 func (c *Session) functionCall(ctx context.Context, frame wire.Frame) error {
-	if err := c.runFunctionCall(ctx, frame); err != nil {
+	if err := c.joinPipeline(ctx); err != nil {
+		return c.extendedError(ctx, err)
+	}
+	err := c.runFunctionCall(ctx, frame)
+	if c.x.InImplicitBlock() {
+		if err == nil {
+			err = c.commit(ctx)
+		} else {
+			err = errors.Join(err, c.rollback(ctx))
+		}
+	}
+	if err != nil {
 		if err := c.fail(err); err != nil {
 			return err
 		}
@@ -21,19 +33,13 @@ func (c *Session) functionCall(ctx context.Context, frame wire.Frame) error {
 }
 
 func (c *Session) runFunctionCall(ctx context.Context, frame wire.Frame) error {
-	if err := c.flushPending(ctx); err != nil {
-		return err
-	}
-	if err := c.commitPipeline(ctx); err != nil {
-		return err
+	c.enter()
+	if c.x.Failed() {
+		return c.checkFailed(nil, pgerr.New("25P02", "failed"))
 	}
 	var call wire.FunctionCall
 	if err := call.Decode(frame.Body); err != nil {
 		return err
-	}
-	c.enter()
-	if c.x.Failed() {
-		return c.checkFailed(nil, pgerr.New("25P02", "failed"))
 	}
 	if call.Function >= firstUserOID && c.view.sharded() {
 		return pgerr.Unsupported("FunctionCall of a user's function is not supported where tables are sharded",

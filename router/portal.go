@@ -35,6 +35,11 @@ type portal struct {
 // bindMessage takes a Bind.
 func (c *Session) bindMessage(ctx context.Context, body []byte) error {
 	if err := c.bind.Decode(body); err != nil {
+		if c.bind.Statement != nil {
+			if _, unknown := c.find(c.bind.Statement); unknown != nil {
+				return unknown // Postgres looks for it before it reads on
+			}
+		}
 		return err
 	}
 	c.tally.counts.Binds.Add(1)

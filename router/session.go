@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -155,7 +156,7 @@ func (c *Session) advance(ctx context.Context) error {
 		for {
 			ready, err := c.collect()
 			if err != nil {
-				return err
+				return c.beforeEnd(ctx, err)
 			}
 			if !ready {
 				return c.whileIdle(ctx)
@@ -167,6 +168,20 @@ func (c *Session) advance(ctx context.Context) error {
 			}
 		}
 	})
+}
+
+// beforeEnd runs what came before a message that cannot be read. The error is why the session ends.
+func (c *Session) beforeEnd(ctx context.Context, err error) error {
+	var malformed *wire.ProtocolError
+	if !errors.As(err, &malformed) || len(c.request) == 0 {
+		return err
+	}
+	request := c.request
+	c.request = nil
+	if earlier := c.Handle(ctx, request); earlier != nil {
+		return earlier
+	}
+	return err
 }
 
 // whileIdle does what is due while the session waits for its client.
@@ -294,9 +309,9 @@ func (c *Session) handleFrame(ctx context.Context, frame wire.Frame) error {
 	case wire.TypeClose:
 		return c.extendedError(ctx, c.closeMessage(ctx, frame.Body))
 	case wire.TypeSync:
-		return c.syncMessage(ctx)
+		return c.syncMessage(ctx, frame.Body)
 	case wire.TypeFlush:
-		return nil // the end of the request reads and writes everything
+		return c.extendedError(ctx, wire.DecodeEmpty(frame.Body)) // the end of the request reads and writes everything
 	case wire.TypeFunctionCall:
 		return c.functionCall(ctx, frame)
 	case wire.TypeTerminate:
@@ -322,14 +337,25 @@ func (c *Session) copyFrame(ctx context.Context, frame wire.Frame) error {
 	case wire.TypeTerminate:
 		return io.EOF
 	default:
-		reason := "unexpected message type 0x" + string("0123456789abcdef"[frame.Type>>4]) +
-			string("0123456789abcdef"[frame.Type&15]) + " during COPY from stdin"
-		err = c.x.AbortCopy(ctx, reason)
+		return c.breakCopy(ctx, frame.Type)
 	}
 	if !ended {
 		return nil
 	}
 	return c.copyEnded(ctx, err)
+}
+
+// breakCopy ends a COPY into which another message came, and the session: as in Postgres nobody knows what the client means by it.
+func (c *Session) breakCopy(ctx context.Context, kind byte) error {
+	reason := fmt.Sprintf("unexpected message type 0x%02X during COPY from stdin", kind)
+	told := pgerr.New(pgerr.ProtocolViolation, reason)
+	if e := pgerr.Of(c.x.AbortCopy(ctx, reason)); e != nil {
+		told = told.Within(e.Where)
+	}
+	if err := c.fail(told); err != nil {
+		return err
+	}
+	return pgerr.New(pgerr.ProtocolViolation, "terminating connection because protocol synchronization was lost").Fatal()
 }
 
 // copyEnded goes on behind a COPY.
@@ -393,7 +419,11 @@ func (c *Session) extendedError(ctx context.Context, err error) error {
 		return nil
 	}
 	// What stands before the message that failed is run and answered first; if it fails, that is the error.
-	if earlier := c.x.DrainAll(ctx); earlier != nil {
+	earlier := c.flushPending(ctx)
+	if earlier == nil {
+		earlier = c.x.DrainAll(ctx)
+	}
+	if earlier != nil {
 		err = earlier
 	}
 	c.dropUnconfirmed()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/backend"
@@ -22,15 +23,11 @@ type multiQuery struct {
 
 // queryMessage runs a Query message.
 func (c *Session) queryMessage(ctx context.Context, body []byte) error {
-	err := c.flushPending(ctx)
-	if err == nil {
-		err = c.commitPipeline(ctx)
+	if err := c.joinPipeline(ctx); err != nil {
+		return c.extendedError(ctx, err) // which skips the Query too
 	}
 	c.dropUnnamed()
-	var text string
-	if err == nil {
-		text, err = c.queryText(body)
-	}
+	text, err := c.queryText(body)
 	c.rest = multiQuery{simple: true}
 	if err == nil {
 		c.rest.statements, err = c.server.planner.Statements(text)
@@ -86,6 +83,7 @@ func (c *Session) ready(ctx context.Context) error {
 	if err := c.notifyReady(ctx); err != nil {
 		return err
 	}
+	c.report()
 	c.out.Put(func(dst []byte) []byte { return wire.AppendReady(dst, c.x.Status()) })
 	c.countRequest()
 	return nil
@@ -136,7 +134,7 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 	if err == nil && c.dumping {
 		err = c.dumpable(plan)
 	}
-	if err == nil && plan.ParseOnly && c.x.Failed() {
+	if c.x.Failed() && (err == nil && plan.ParseOnly || !utf8.ValidString(st.Text)) {
 		err = c.x.ParseElsewhere(ctx, c.view.partitions.Home, st.Text)
 	}
 	if err := c.checkFailed(plan, err); err != nil {
@@ -492,7 +490,7 @@ func (c *Session) checkFailed(plan *planner.Plan, err error) error {
 	if err == nil && plan.Kind == planner.Empty {
 		return nil
 	}
-	if e := pgerr.Of(err); e != nil && e.Code == "42601" {
+	if e := pgerr.Of(err); e != nil && (e.Code == "42601" || e.Code == "22021") {
 		return err
 	}
 	return pgerr.New("25P02", "current transaction is aborted, commands ignored until end of transaction block")

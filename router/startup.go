@@ -102,6 +102,9 @@ func (c *Session) open(ctx context.Context, packet *wire.Startup) error {
 	if err := c.server.admitAs(c); err != nil {
 		return err
 	}
+	if err := c.readOptions(); err != nil {
+		return err
+	}
 	if c.database, err = c.server.openDatabase(ctx, cluster, home, c.databaseName); err != nil {
 		return err
 	}
@@ -138,7 +141,7 @@ func (c *Session) readParameters(packet *wire.Startup) error {
 	}
 	c.minor = min(packet.Minor, newestMinor)
 	var unknown []string
-	c.vars.startup = make(map[string]string)
+	c.vars.startup, c.vars.options = make(map[string]string), ""
 	for _, p := range packet.Parameters {
 		switch {
 		case p.Name == "user":
@@ -151,9 +154,7 @@ func (c *Session) readParameters(packet *wire.Startup) error {
 					"Connect to a shard itself for replication.").Fatal()
 			}
 		case p.Name == "options":
-			if err := parseOptions(p.Value, c.vars.startup); err != nil {
-				return err
-			}
+			c.vars.options = p.Value // read when the client has proved who it is
 		case strings.HasPrefix(p.Name, "_pq_."):
 			unknown = append(unknown, p.Name)
 		default:
@@ -168,6 +169,20 @@ func (c *Session) readParameters(packet *wire.Startup) error {
 	}
 	if packet.Minor > newestMinor || len(unknown) > 0 {
 		c.out.Put(func(dst []byte) []byte { return wire.AppendNegotiateVersion(dst, uint32(c.minor), unknown) })
+	}
+	return nil
+}
+
+// readOptions takes the settings out of the parameter options; those that the start-up message names itself count.
+func (c *Session) readOptions() error {
+	settings := make(map[string]string)
+	if err := parseOptions(c.vars.options, settings); err != nil {
+		return err
+	}
+	for name, value := range settings {
+		if _, named := c.vars.startup[name]; !named {
+			c.vars.startup[name] = value
+		}
 	}
 	return nil
 }

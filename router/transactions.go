@@ -123,6 +123,29 @@ func (c *Session) endOpen(ctx context.Context, explicit bool, endBlock, endPipel
 	return endPipeline(ctx)
 }
 
+// joinPipeline reads what a pipeline still owes before a Query or a FunctionCall that comes without a Sync. Outside of a transaction
+// the two become one.
+func (c *Session) joinPipeline(ctx context.Context) error {
+	if err := c.flushPending(ctx); err != nil {
+		return err
+	}
+	if err := c.x.DrainAll(ctx); err != nil {
+		return err
+	}
+	if c.x.InBlock() {
+		return c.x.EndPipeline(ctx)
+	}
+	if !c.x.Busy() && len(c.vars.saved) == 0 && len(c.listens.actions) == 0 {
+		return nil
+	}
+	saved := c.vars.saved
+	c.beginImplicit()
+	if len(saved) > 0 {
+		c.vars.saved = saved // of the pipeline's beginning
+	}
+	return c.x.EnlistAll(ctx)
+}
+
 // commitPipeline commits what a pipeline outside of a transaction has done so far.
 func (c *Session) commitPipeline(ctx context.Context) error {
 	var err error

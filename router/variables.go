@@ -19,6 +19,7 @@ import (
 // connection that a statement touches.
 type variables struct {
 	startup  map[string]string // as the start-up message had them
+	options  string            // of the start-up message
 	defaults map[string]string // what a server connection starts with, by the names that servers report
 
 	base       *backend.Settings // what RESET goes back to
@@ -32,8 +33,18 @@ type variables struct {
 	version  uint64            // changes with current
 	meaning  string            // of the settings that change what a statement means
 	env      planner.Env
+	// superusers has what servers said of roles that the session has taken: "on" or "off".
+	superusers map[string]string
+	// told is the version that reported was made of.
+	told toldVersion
 	// foreign: client_encoding is not UTF8, so the planner cannot read what is not ASCII.
 	foreign bool
+}
+
+// toldVersion says what the settings that the client was told depend on.
+type toldVersion struct {
+	version uint64
+	failed  bool
 }
 
 type savedVariables struct{ current, persistent *backend.Settings }
@@ -62,13 +73,7 @@ func (v *variables) value(name string) string {
 func (v *variables) changed(user string) {
 	v.version++
 	v.carried = v.current.Without(snapshotSetting)
-	role := user
-	if name, ok := v.current.Get("session_authorization"); ok && name != "default" {
-		role = name
-	}
-	if name, ok := v.current.Get("role"); ok && name != "none" {
-		role = name
-	}
+	role := roleOf(v.current, user)
 	v.env.User = role
 	v.env.SearchPath = splitList(v.value("search_path"))
 	v.env.TimeZone, v.env.DateStyle = v.value("TimeZone"), v.value("DateStyle")
@@ -187,21 +192,51 @@ func (c *Session) settingsChanged() {
 	c.vars.changed(c.user)
 	c.x.SetSettings(c.vars.carried)
 	c.x.SetSnapshotMode(snapshotModes[c.vars.value(snapshotSetting)])
+}
+
+// report tells the client of reported settings that have changed since it was told last, as Postgres does before each ReadyForQuery.
+// In a transaction that has failed they are what its end, or that of its last savepoint, will make of them.
+func (c *Session) report() {
+	v := &c.vars
+	now := toldVersion{v.version, c.x.Failed() && len(v.saved) > 0}
+	if v.told == now {
+		return
+	}
+	v.told = now
+	settings := v.current
+	if now.failed {
+		settings = v.saved[len(v.saved)-1].current
+	}
 	for _, name := range reportedSettings {
-		value := c.vars.value(name)
+		value := v.defaults[name]
+		if set, ok := settings.Get(name); ok {
+			value = set
+		}
 		if name == "is_superuser" {
-			if _, changed := c.vars.current.Get("role"); changed {
-				continue
+			if told, ok := v.superusers[roleOf(settings, c.user)]; ok {
+				value = told
 			}
 		}
-		if value != c.vars.reported[name] {
-			c.vars.reported[name] = value
+		if value != v.reported[name] {
+			v.reported[name] = value
 			c.out.Put(func(dst []byte) []byte { return wire.AppendParameterStatus(dst, name, value) })
 			if name == "application_name" {
 				c.showName(value)
 			}
 		}
 	}
+}
+
+// roleOf is the role that counts under the settings, for a session of user.
+func roleOf(s *backend.Settings, user string) string {
+	role := user
+	if name, ok := s.Get("session_authorization"); ok && name != "default" {
+		role = name
+	}
+	if name, ok := s.Get("role"); ok && name != "none" {
+		role = name
+	}
+	return role
 }
 
 // greet learns the settings that the session starts with and tells the client.
@@ -418,13 +453,30 @@ func (c *Session) setOnShard(ctx context.Context, st *planner.Statement, s *plan
 	if value, ok := c.vars.base.Get(s.Name); ok && s.Default {
 		now = quote(value)
 	}
-	rows, err := c.x.Ask(ctx, l, "SELECT pg_catalog.set_config("+quote(s.Name)+", "+now+", false)")
+	rows, err := c.x.Ask(ctx, l, "SELECT pg_catalog.set_config("+quote(s.Name)+", "+now+", false), pg_catalog.current_setting('is_superuser')")
 	if err != nil {
 		return err
 	}
-	c.assign(s, oneValue(rows))
+	if len(rows) != 1 || len(rows[0]) != 2 || rows[0][0] == nil || rows[0][1] == nil {
+		return fmt.Errorf("set %s: unexpected answer", s.Name)
+	}
+	c.assign(s, *rows[0][0])
+	if s.Name == "role" || s.Name == "session_authorization" {
+		c.vars.noteSuperuser(*rows[0][1])
+	}
 	l.SetSettings(c.vars.carried)
 	return nil
+}
+
+// maxRememberedRoles bounds what is remembered of roles.
+const maxRememberedRoles = 1000
+
+// noteSuperuser notes what a server says of the role that counts now.
+func (v *variables) noteSuperuser(is string) {
+	if v.superusers == nil || len(v.superusers) >= maxRememberedRoles {
+		v.superusers = make(map[string]string)
+	}
+	v.superusers[v.env.User] = is
 }
 
 // setTransactionVariable is SET transaction_isolation and its like: SET TRANSACTION in other words.

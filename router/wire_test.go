@@ -180,7 +180,7 @@ func TestPipelines(t *testing.T) {
 		s.want("error:25P02 ready:E", parse("", "SELECT 1"), bind("", ""), execute("", 0), sync)
 		s.want("parsecomplete bindcomplete done:ROLLBACK ready:I", parse("", "COMMIT"), bind("", ""), execute("", 0), sync)
 		// A SET belongs to the implicit transaction too.
-		s.want("parsecomplete bindcomplete parameterstatus done:SET error:42703 parameterstatus ready:I",
+		s.want("parsecomplete bindcomplete done:SET error:42703 ready:I",
 			parse("", "SET DateStyle = 'German'"), bind("", ""), execute("", 0), parse("", "SELECT nix"), sync)
 		s.want("columns:1 row:ISO, MDY done:SHOW ready:I", query("SHOW DateStyle"))
 		s.want("parsecomplete bindcomplete notice:25P01 done:ROLLBACK ready:I", parse("", "ROLLBACK"), bind("", ""), execute("", 0), sync)

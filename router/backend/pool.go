@@ -437,6 +437,14 @@ func (c *Conn) clean(ctx context.Context, cancelling <-chan struct{}) error {
 // abandon cancels what the server runs, again and again, because a request that arrives before the statement begins is
 // lost, until the server says that it is ready or ends the connection.
 func (c *Conn) abandon(ctx context.Context) error {
+	if c.pending.queries+c.pending.syncs == 0 { // a pipeline without its end: its implicit transaction would hold its locks
+		end := wire.AppendParse(nil, "", "ROLLBACK", nil)
+		end = wire.AppendBind(end, "", "", nil, nil, nil)
+		end = wire.AppendExecute(end, "", 0)
+		if err := c.Write(wire.AppendSync(end)); err != nil {
+			return err
+		}
+	}
 	for ctx.Err() == nil {
 		if err := c.sendCancel(ctx); err != nil {
 			return err

@@ -131,6 +131,7 @@ func (x *Executor) EnlistAll(ctx context.Context) error {
 			if err := x.run(ctx, l); err != nil {
 				return err
 			}
+			l.pipelined = false // a Query ends a pipeline
 		}
 	}
 	return nil

@@ -193,7 +193,7 @@ func (r *CopyResponse) Decode(body []byte) error {
 	if overall > 1 {
 		return malformed("invalid format %d in copy response", overall)
 	}
-	return c.end("copy response")
+	return c.end()
 }
 
 // DecodeReady returns the transaction status of a ReadyForQuery.
@@ -206,7 +206,7 @@ func DecodeReady(body []byte) (byte, error) {
 
 // DecodeCommandComplete returns the tag; it views the frame.
 func DecodeCommandComplete(body []byte) ([]byte, error) {
-	return decodeString(body, "command complete")
+	return decodeString(body)
 }
 
 // TagRows returns the number of rows that a command tag ends with ("INSERT 0 5" → 5); ok is false if there is none.
@@ -228,7 +228,7 @@ func TagRows(tag []byte) (rows int64, ok bool) {
 func DecodeParameterStatus(body []byte) (name, value []byte, err error) {
 	c := cursor{rest: body}
 	name, value = c.string(), c.string()
-	return name, value, c.end("parameter status")
+	return name, value, c.end()
 }
 
 // DecodeBackendKeyData returns a session's key; secret views the frame.
@@ -251,5 +251,5 @@ type Notification struct {
 func DecodeNotification(body []byte) (Notification, error) {
 	c := cursor{rest: body}
 	n := Notification{PID: c.uint32(), Channel: c.string(), Payload: c.string()}
-	return n, c.end("notification")
+	return n, c.end()
 }

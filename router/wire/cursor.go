@@ -14,6 +14,7 @@ func View(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 type cursor struct {
 	rest []byte
 	bad  bool
+	text bool // what is bad is a string
 }
 
 func (c *cursor) take(n int) []byte {
@@ -52,6 +53,7 @@ func (c *cursor) int32() int32 { return int32(c.uint32()) }
 func (c *cursor) string() []byte {
 	value, rest, ok := cutString(c.rest)
 	if !ok || c.bad {
+		c.text = c.text || !c.bad
 		c.bad = true
 		return nil
 	}
@@ -84,13 +86,15 @@ func (c *cursor) value() []byte {
 	return nil
 }
 
-// end reports a message that was too short or too long.
-func (c *cursor) end(message string) error {
+// end reports a message that was too short or too long, in Postgres's words.
+func (c *cursor) end() error {
 	switch {
+	case c.text:
+		return malformed("invalid string in message")
 	case c.bad:
-		return malformed("insufficient data left in %s message", message)
+		return malformed("insufficient data left in message")
 	case len(c.rest) != 0:
-		return malformed("invalid message format: trailing bytes in %s message", message)
+		return malformed("invalid message format")
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ func DecodeRowDescription(dst []Column, body []byte) ([]Column, error) {
 			Typmod: c.int32(), Format: c.int16(), at: at,
 		})
 	}
-	return dst, c.end("row description")
+	return dst, c.end()
 }
 
 // SetType writes another type OID into the body that col was decoded from.
@@ -73,7 +73,7 @@ func DecodeParameterDescription(dst []uint32, body []byte) ([]uint32, error) {
 	for range c.count(4) {
 		dst = append(dst, c.uint32())
 	}
-	return dst, c.end("parameter description")
+	return dst, c.end()
 }
 
 // SetParameterType writes another type OID for parameter i into the body of a valid ParameterDescription.

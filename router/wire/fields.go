@@ -45,7 +45,7 @@ func (f *Fields) Next() (code byte, value []byte, ok bool) {
 }
 
 // Err reports, behind the last field, a message that was malformed.
-func (f *Fields) Err() error { return f.c.end("error") }
+func (f *Fields) Err() error { return f.c.end() }
 
 // ErrorField returns one field of an ErrorResponse or NoticeResponse, nil if it is absent. The value views the frame.
 func ErrorField(body []byte, code byte) []byte {

@@ -37,7 +37,7 @@ func (p *Parse) Decode(body []byte) error {
 	for range c.count(4) {
 		p.Types = append(p.Types, c.uint32())
 	}
-	return c.end("parse")
+	return c.end()
 }
 
 // Bind asks to bind values to a prepared statement. Everything but the slices of formats and the slice Params itself
@@ -65,7 +65,7 @@ func (b *Bind) Decode(body []byte) error {
 	for range c.count(2) {
 		b.ResultFormats = append(b.ResultFormats, c.int16())
 	}
-	if err := c.end("bind"); err != nil {
+	if err := c.end(); err != nil {
 		return err
 	}
 	if n := len(b.Formats); n > 1 && n != len(b.Params) {
@@ -97,15 +97,15 @@ type Object struct {
 }
 
 // DecodeDescribe reads a Describe message.
-func DecodeDescribe(body []byte) (Object, error) { return decodeObject(body, "describe") }
+func DecodeDescribe(body []byte) (Object, error) { return decodeObject(body, "DESCRIBE") }
 
 // DecodeClose reads a Close message.
-func DecodeClose(body []byte) (Object, error) { return decodeObject(body, "close") }
+func DecodeClose(body []byte) (Object, error) { return decodeObject(body, "CLOSE") }
 
 func decodeObject(body []byte, message string) (Object, error) {
 	c := cursor{rest: body}
 	o := Object{Kind: c.byte(), Name: c.string()}
-	if err := c.end(message); err != nil {
+	if err := c.end(); err != nil {
 		return Object{}, err
 	}
 	if o.Kind != ObjectStatement && o.Kind != ObjectPortal {
@@ -124,28 +124,28 @@ type Execute struct {
 func DecodeExecute(body []byte) (Execute, error) {
 	c := cursor{rest: body}
 	e := Execute{Portal: c.string(), MaxRows: c.int32()}
-	return e, c.end("execute")
+	return e, c.end()
 }
 
 // DecodeQuery reads a Query message; the text views the frame.
-func DecodeQuery(body []byte) ([]byte, error) { return decodeString(body, "query") }
+func DecodeQuery(body []byte) ([]byte, error) { return decodeString(body) }
 
 // DecodeCopyFail reads a CopyFail message; the reason views the frame.
-func DecodeCopyFail(body []byte) ([]byte, error) { return decodeString(body, "copy fail") }
+func DecodeCopyFail(body []byte) ([]byte, error) { return decodeString(body) }
 
 // DecodePassword reads a password in clear text; it views the frame.
-func DecodePassword(body []byte) ([]byte, error) { return decodeString(body, "password") }
+func DecodePassword(body []byte) ([]byte, error) { return decodeString(body) }
 
-func decodeString(body []byte, message string) ([]byte, error) {
+func decodeString(body []byte) ([]byte, error) {
 	c := cursor{rest: body}
 	s := c.string()
-	return s, c.end(message)
+	return s, c.end()
 }
 
 // DecodeEmpty checks a message that has no body (Sync, Flush, Terminate, CopyDone).
 func DecodeEmpty(body []byte) error {
 	c := cursor{rest: body}
-	return c.end("empty")
+	return c.end()
 }
 
 // SASLInitial begins a SASL exchange; it views the frame.
@@ -158,7 +158,7 @@ type SASLInitial struct {
 func DecodeSASLInitial(body []byte) (SASLInitial, error) {
 	c := cursor{rest: body}
 	s := SASLInitial{Mechanism: c.string(), Data: c.value()}
-	return s, c.end("SASL initial response")
+	return s, c.end()
 }
 
 // FunctionCall is a call of a function by its OID. Arguments view the frame.
@@ -180,7 +180,7 @@ func (f *FunctionCall) Decode(body []byte) error {
 		f.Arguments = append(f.Arguments, c.value())
 	}
 	f.ResultFormat = c.int16()
-	return c.end("function call")
+	return c.end()
 }
 
 // AppendParse appends a Parse message.

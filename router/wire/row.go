@@ -29,7 +29,7 @@ func (r *Row) Next() (value []byte, ok bool) {
 }
 
 // Err reports, behind the last column, a row that was malformed.
-func (r *Row) Err() error { return r.c.end("data row") }
+func (r *Row) Err() error { return r.c.end() }
 
 // AppendDataRow appends a DataRow; a nil value is NULL.
 func AppendDataRow(dst []byte, values [][]byte) []byte {

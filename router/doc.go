@@ -9,6 +9,6 @@
 // A session takes one whole request (the frames up to Query, Sync or Flush, or a batch of COPY data) at
 // a time and keeps nothing on a goroutine's stack between requests.
 //
-// It may import router/exec, router/schema, router/backend, router/catalogs, router/console, router/metrics, router/notify, router/wire,
+// It may import router/auth, router/exec, router/schema, router/backend, router/catalogs, router/console, router/metrics, router/notify, router/wire,
 // router/pgerr, planner and its subpackages, directory and directory/etcd.
 package router

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -263,12 +264,16 @@ func TestSlowClients(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		go func() { // a byte at a time
+		var slow sync.WaitGroup
+		defer slow.Wait()
+		slow.Go(func() { // a byte at a time
 			for _, c := range []byte{0, 0, 0, 40, 0, 3, 0, 0, 'u', 's', 'e', 'r'} {
-				_, _ = conn.Write([]byte{c})
+				if _, err := conn.Write([]byte{c}); err != nil {
+					return
+				}
 				time.Sleep(300 * time.Millisecond)
 			}
-		}()
+		})
 		_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
 		if _, err := io.ReadAll(conn); err != nil && !strings.Contains(err.Error(), "reset") {
 			t.Fatal(err)

@@ -40,6 +40,7 @@ func TestAppendAgainstPgproto3(t *testing.T) {
 		{AppendCopyFail(nil, "why"), &pgproto3.CopyFail{Message: "why"}},
 		{AppendAuthenticationOK(nil), &pgproto3.AuthenticationOk{}},
 		{AppendAuthenticationCleartext(nil), &pgproto3.AuthenticationCleartextPassword{}},
+		{AppendAuthenticationMD5(nil, [4]byte{1, 2, 3, 4}), &pgproto3.AuthenticationMD5Password{Salt: [4]byte{1, 2, 3, 4}}},
 		{AppendAuthenticationSASL(nil, "SCRAM-SHA-256"), &pgproto3.AuthenticationSASL{AuthMechanisms: []string{"SCRAM-SHA-256"}}},
 		{AppendAuthenticationSASLContinue(nil, []byte("c")), &pgproto3.AuthenticationSASLContinue{Data: []byte("c")}},
 		{AppendAuthenticationSASLFinal(nil, []byte("f")), &pgproto3.AuthenticationSASLFinal{Data: []byte("f")}},

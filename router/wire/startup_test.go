@@ -37,6 +37,25 @@ func TestReadStartup(t *testing.T) {
 	}
 }
 
+func TestBeginsTLS(t *testing.T) {
+	hello := []byte{0x16, 3, 1, 2, 0, 1}
+	r := NewReader(bytes.NewReader(hello), Authenticating)
+	read, begins, err := r.BeginsTLS()
+	if err != nil || !begins || !bytes.Equal(read, hello) || r.Buffered() != 0 || r.SetSource(bytes.NewReader(nil)) != nil {
+		t.Fatalf("got %x %v %v", read, begins, err)
+	}
+	r = NewReader(bytes.NewReader(AppendSSLRequest(nil)), Authenticating)
+	if read, begins, err = r.BeginsTLS(); err != nil || begins || read != nil {
+		t.Fatalf("got %x %v %v", read, begins, err)
+	}
+	if s, err := r.ReadStartup(); err != nil || s.Kind != SSLRequest {
+		t.Fatalf("got %+v %v", s, err)
+	}
+	if _, _, err = NewReader(bytes.NewReader(nil), Authenticating).BeginsTLS(); !errors.Is(err, io.EOF) {
+		t.Fatalf("got %v", err)
+	}
+}
+
 func TestReadStartupRefuses(t *testing.T) {
 	packet := func(code uint32, rest string) []byte {
 		b := binary.BigEndian.AppendUint32(nil, uint32(8+len(rest)))

@@ -13,6 +13,8 @@ func (a *analysis) planDDL(m message) (*Plan, *Error) {
 	plan := &Plan{Kind: DDL, Tag: data.Command, DDL: data, Route: Route{Kind: RouteHome}}
 	if temporaryObject(m) {
 		data.Temp, plan.Pins = true, "temporary table"
+	} else if namesTemporary(m) {
+		data.Temp, plan.Pins = true, "temporary object"
 	}
 	if !a.env.Map.AnythingSharded() {
 		return plan, nil

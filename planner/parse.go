@@ -512,6 +512,18 @@ func temporaryObject(m message) bool {
 	return rv != nil && (rv.Relpersistence == "t" || rv.Schemaname == "pg_temp")
 }
 
+// namesTemporary reports whether a statement about objects names one in the session's temporary schema.
+func namesTemporary(m message) bool {
+	found := false
+	walk(m, func(inner message) bool {
+		if s, ok := inner.(*pg.String); ok && s.Sval == "pg_temp" {
+			found = true
+		}
+		return !found
+	})
+	return found
+}
+
 // isCascade reports whether a TRUNCATE says CASCADE.
 func isCascade(m message) bool {
 	t, ok := m.(*pg.TruncateStmt)

@@ -67,10 +67,13 @@ func AppendRowDescription(dst []byte, columns []Column) []byte {
 	return finish(dst, at)
 }
 
-// DecodeParameterDescription appends the type OIDs of a ParameterDescription to dst.
+// DecodeParameterDescription appends the type OIDs of a ParameterDescription to dst. Of the number of a statement's parameters that
+// can be prepared, though not executed, the message holds the lower 16 bits only.
 func DecodeParameterDescription(dst []uint32, body []byte) ([]uint32, error) {
 	c := cursor{rest: body}
-	for range c.count(4) {
+	count, n := uint16(c.int16()), len(c.rest)/4
+	c.bad = c.bad || uint16(n) != count
+	for i := 0; i < n && !c.bad; i++ {
 		dst = append(dst, c.uint32())
 	}
 	return dst, c.end()

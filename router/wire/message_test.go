@@ -111,6 +111,11 @@ func TestEditInPlace(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(types, []uint32{1, 9, 3}) {
 		t.Fatalf("got %v %v", types, err)
 	}
+	many := make([]uint32, 1<<16) // more than the message can count
+	types, err = DecodeParameterDescription(nil, AppendParameterDescription(nil, many)[headerSize:])
+	if err != nil || len(types) != len(many) {
+		t.Fatalf("got %d types of %d, %v", len(types), len(many), err)
+	}
 }
 
 func TestTrimmedRow(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
+	gosync "sync"
 	"testing"
 	"time"
 
@@ -264,7 +264,7 @@ func TestSlowClients(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		var slow sync.WaitGroup
+		var slow gosync.WaitGroup
 		defer slow.Wait()
 		slow.Go(func() { // a byte at a time
 			for _, c := range []byte{0, 0, 0, 40, 0, 3, 0, 0, 'u', 's', 'e', 'r'} {

@@ -95,6 +95,9 @@ type analysis struct {
 	// unseen is why the statement must be watched (Plan.Watched); where it cannot be, it is refused for that reason.
 	unseen *Error
 
+	// later is why the statement is refused if it is not about the home shard alone.
+	later *Error
+
 	// homeOnly names an object of the statement that only the home shard has, homeOnlyP is where it stands.
 	homeOnly  string
 	homeOnlyP int

@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/shardyard/shardyard/directory"
@@ -37,8 +38,8 @@ func (a *analysis) planCreateFrom(c *createTableAs, plan *Plan) (*Plan, *Error) 
 	switch {
 	case query.refused != nil:
 		return nil, query.refused
-	case query.unseen != nil:
-		return nil, query.unseen
+	case query.unseen != nil || query.later != nil:
+		return nil, cmp.Or(query.unseen, query.later)
 	case rows.open:
 		return nil, refuse("Name the columns in the query.", "%s from a query whose columns are not known is not supported", plan.DDL.Command)
 	case len(rows.columns) == 0:

@@ -21,7 +21,9 @@ func (a *analysis) planDDL(m message) (*Plan, *Error) {
 	}
 	away, home := a.touched(m)
 	if len(away) == 0 {
-		data.Objects, data.Alters = aboutObjects(m)
+		if !data.Temp {
+			data.Objects, data.Alters = aboutObjects(m)
+		}
 		if data.Alters {
 			data.Alters, data.Replaces = a.replaces(m)
 		}

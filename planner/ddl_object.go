@@ -71,7 +71,7 @@ func (a *analysis) replaces(m message) (alters, replaces bool) {
 		schema, name := qualified(parts)
 		exists := len(a.env.Catalog.Function(schema, name, a.path)) > 0
 		return exists, exists
-	case "AlterFunctionStmt", "DropOwnedStmt", "ReassignOwnedStmt", "AlterExtensionStmt", "AlterExtensionContentsStmt":
+	case "AlterFunctionStmt", "AlterExtensionStmt", "AlterExtensionContentsStmt":
 		return true, true
 	case "DropStmt", "RenameStmt", "AlterObjectSchemaStmt":
 		for i := range a.env.Map.Tables { // a schema of theirs, perhaps

@@ -86,6 +86,7 @@ type functionUse struct {
 	notifies           bool // calls pg_notify
 	listening          bool // calls pg_listening_channels
 	user               bool // a function of a user
+	native             bool // a volatile function in C that is no extension's
 	mirrors            bool // one that may write a reference table
 	// sequences are the calls of nextval, setval, currval and lastval.
 	sequences []*funcCall
@@ -107,6 +108,7 @@ type functionInfo struct {
 	opaque     bool
 	reaches    bool // a user function that may get at any table
 	mirrors    bool // a user function that may get at a reference table
+	native     bool // a volatile function in C that is no extension's
 }
 
 // function looks a call's function up.
@@ -167,9 +169,16 @@ func (i *functionInfo) add(a *analysis, f *catalog.Function) {
 	i.opaque = i.opaque || f.Opaque
 	i.reaches = i.reaches || !f.Builtin() && (f.Opaque || len(f.Touches) > 0)
 	i.mirrors = i.mirrors || a.anyReference(f.Touches)
+	i.native = i.native || isNative(f)
 	if name, ok := a.away(f.Touches); ok && i.touches == "" {
 		i.touches = name.String()
 	}
+}
+
+// isNative reports whether a function may keep something in its server process that nobody can carry over or clear: it is in C, and
+// not one of an extension.
+func isNative(f *catalog.Function) bool {
+	return f.Language == "c" && f.Extension == "" && f.Volatility == catalog.Volatile
 }
 
 // Volatile functions of Postgres that write nothing, leave nothing behind and give every row, or every
@@ -243,6 +252,7 @@ func setFirst(name *string, at *int, value string, position int) {
 func (a *analysis) reach(info functionInfo, position int) {
 	a.functions.user = a.functions.user || info.user
 	a.functions.mirrors = a.functions.mirrors || info.mirrors
+	a.functions.native = a.functions.native || info.native
 	switch {
 	case info.touches != "":
 		a.refuse(refuse("Use the table in the statement itself.",

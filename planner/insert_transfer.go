@@ -48,7 +48,7 @@ func (a *analysis) planTransfer(i *insertStmt, why *Error) (*Plan, *Error) {
 	whole := a.fresh()
 	whole.modification(i, nil, &context{})
 	whole.finishAll()
-	if err := cmp.Or(whole.refused, whole.unseen); err != nil {
+	if err := cmp.Or(whole.refused, whole.unseen, whole.later); err != nil {
 		return nil, err
 	}
 	in := whole.insertion

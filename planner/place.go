@@ -50,7 +50,11 @@ func (a *analysis) plan(tag string) (*Plan, *Error) {
 	for _, r := range a.references {
 		if r.written && r.relation != nil && len(r.relation.Triggers) > 0 {
 			plan.Dirty = true
+			a.functions.native = a.functions.native || slices.ContainsFunc(r.relation.Triggers, a.triggerIsNative)
 		}
+	}
+	if a.functions.native && plan.Pins == "" {
+		plan.Pins = PinsProcess
 	}
 	if !a.env.Map.AnythingSharded() {
 		plan.Route = Route{Kind: RouteHome}
@@ -76,6 +80,9 @@ func (a *analysis) plan(tag string) (*Plan, *Error) {
 		return nil, refuse("Call the function in a statement of its own, which runs on the home shard.",
 			"function %s would act on another shard than the home shard", u.central).at(a.position(u.centralP))
 	}
+	if a.later != nil && len(spread)+len(elsewhere) > 0 {
+		return nil, a.later
+	}
 	if plan.Watched = a.watched(); plan.Watched {
 		if len(spread)+len(elsewhere) > 0 {
 			return nil, a.unseen
@@ -97,6 +104,14 @@ func (a *analysis) plan(tag string) (*Plan, *Error) {
 		plan.Route = Route{Kind: RouteHome}
 	}
 	return plan, nil
+}
+
+// PinsProcess is what pins a session to a server process that must not serve another session afterwards.
+const PinsProcess = "function in C"
+
+func (a *analysis) triggerIsNative(t catalog.Trigger) bool {
+	f, ok := a.env.Catalog.FunctionByOID(t.Function)
+	return ok && isNative(f)
 }
 
 func (a *analysis) severalShards(tag string) string {

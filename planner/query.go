@@ -268,7 +268,7 @@ func (a *analysis) finishAll() {
 	}
 }
 
-// forwardReferences refuses WITH RECURSIVE whose entries refer to later entries.
+// forwardReferences finds entries of WITH RECURSIVE that refer to later entries.
 func (a *analysis) forwardReferences(w *withClause) {
 	seen := map[string]bool{}
 	all := map[string]bool{}
@@ -280,8 +280,10 @@ func (a *analysis) forwardReferences(w *withClause) {
 		seen[e.GetCtename()] = true
 		walk(e.GetCtequery(), func(m message) bool {
 			if rv, ok := m.(*rangeVar); ok && rv.Schemaname == "" && all[rv.Relname] && !seen[rv.Relname] {
-				a.refuse(refuse("Put the queries of WITH RECURSIVE in the order in which they use each other.",
-					"WITH RECURSIVE with a reference to a later query is not supported"), int(rv.Location))
+				if a.later == nil {
+					a.later = refuse("Put the queries of WITH RECURSIVE in the order in which they use each other.",
+						"WITH RECURSIVE with a reference to a later query is not supported").at(a.position(int(rv.Location)))
+				}
 			}
 			return true
 		})

@@ -325,7 +325,18 @@ func mentions(text, word string) bool {
 // endsTransactions reports whether code may commit or roll back: within the transaction in which it would have to be watched it
 // could not.
 func endsTransactions(body string) bool {
-	return mentions(body, "commit") || mentions(body, "rollback")
+	lex := lexer.New(body)
+	ends := false // the last word was COMMIT or ROLLBACK
+	for {
+		token, ok := lex.Next()
+		if !ok {
+			return lex.Err() != nil && (mentions(body, "commit") || mentions(body, "rollback"))
+		}
+		if ends && (token.IsPunct(body, ';') || token.IsWord(body, "and") || token.IsWord(body, "work") || token.IsWord(body, "transaction")) {
+			return true
+		}
+		ends = token.IsWord(body, "commit") || token.IsWord(body, "rollback")
+	}
 }
 
 // planCall plans CALL.

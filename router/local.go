@@ -198,6 +198,9 @@ func (c *Session) discard(ctx context.Context, st *planner.Statement, what strin
 		c.x.Idle()
 		c.temps, c.tempsOld = nil, false
 		c.values = sequenceValues{}
+		if err := c.learnReal(ctx, c.vars.customNames()...); err != nil {
+			return "", err
+		}
 		c.vars.resetAll()
 		c.settingsChanged()
 		clear(c.statements)

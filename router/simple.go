@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/shardyard/shardyard/planner"
+	"github.com/shardyard/shardyard/planner/lexer"
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/exec"
 	"github.com/shardyard/shardyard/router/pgerr"
@@ -465,7 +466,7 @@ func (c *Session) parseOnly(ctx context.Context, st *planner.Statement) error {
 	if err == nil && c.rest.simple {
 		return c.relayUnread(ctx, st)
 	}
-	if e := pgerr.Of(err); err != nil && (e.Code != "42601" || e.Position != 0) {
+	if err != nil && (len(lexer.Split(st.Text)) <= 1 || pgerr.Of(err).Position != 0) {
 		return shifted(err, st)
 	}
 	return pgerr.Unsupported("this statement cannot be read by the router",

@@ -37,6 +37,8 @@ type variables struct {
 	superusers map[string]string
 	// told is the version that reported was made of.
 	told toldVersion
+	// real are the names with dots that are known to be settings of an extension.
+	real map[string]bool
 	// foreign: client_encoding is not UTF8, so the planner cannot read what is not ASCII.
 	foreign bool
 }
@@ -132,7 +134,7 @@ func (v *variables) reset(name string, local bool) {
 		if value, ok := v.base.Get(name); ok {
 			return s.With(name, value)
 		}
-		if isCustom(name) {
+		if isCustom(name) && !v.real[name] {
 			return s.With(name, "")
 		}
 		return s.Without(name)
@@ -147,6 +149,62 @@ func (v *variables) reset(name string, local bool) {
 // it is reset, where a connection that never had it knows no such name.
 func isCustom(name string) bool { return strings.Contains(name, ".") && name != snapshotSetting }
 
+// isPlainCustom reports whether a name of one's own is one that Postgres takes: two or more simple identifiers with dots between.
+func isPlainCustom(name string) bool {
+	start := true
+	for i := range len(name) {
+		switch ch := name[i]; {
+		case ch == '_' || ch >= 'a' && ch <= 'z' || ch >= 'A' && ch <= 'Z' || ch >= 0x80:
+			start = false
+		case ch == '.' && !start:
+			start = true
+		case start || ch != '$' && (ch < '0' || ch > '9'):
+			return false
+		}
+	}
+	return !start
+}
+
+// customNames are the names with dots that the session has set.
+func (v *variables) customNames() []string {
+	var names []string
+	for name := range v.current.All {
+		if isCustom(name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// learnReal asks which of the names with dots are settings of an extension, which have defaults of their own.
+func (c *Session) learnReal(ctx context.Context, names ...string) error {
+	names = slices.DeleteFunc(names, func(name string) bool { return c.vars.real[name] })
+	if len(names) == 0 || c.x.Failed() {
+		return nil
+	}
+	l, err := c.settingLink(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.x.Idle()
+	for i, name := range names {
+		names[i] = quote(name)
+	}
+	rows, err := c.x.Ask(ctx, l, "SELECT pg_catalog.lower(name) FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) IN ("+strings.Join(names, ", ")+")")
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if len(row) == 1 && row[0] != nil {
+			if c.vars.real == nil {
+				c.vars.real = make(map[string]bool)
+			}
+			c.vars.real[*row[0]] = true
+		}
+	}
+	return nil
+}
+
 // resetAll gives every setting its default but those named.
 func (v *variables) resetAll(keep ...string) {
 	next := v.base
@@ -155,7 +213,7 @@ func (v *variables) resetAll(keep ...string) {
 		switch {
 		case slices.Contains(keep, name):
 			next = next.With(name, value)
-		case isCustom(name) && !based:
+		case isCustom(name) && !v.real[name] && !based:
 			next = next.With(name, "")
 		}
 		return true
@@ -364,6 +422,9 @@ func (c *Session) runSet(ctx context.Context, st *planner.Statement, s *planner.
 	case "transaction_isolation", "transaction_read_only", "transaction_deferrable":
 		return c.setTransactionVariable(ctx, s)
 	case "":
+		if err := c.learnReal(ctx, c.vars.customNames()...); err != nil {
+			return err
+		}
 		c.saveForPipeline()
 		c.vars.resetAll("role", "session_authorization")
 		c.settingsChanged()
@@ -372,7 +433,12 @@ func (c *Session) runSet(ctx context.Context, st *planner.Statement, s *planner.
 		return c.setCharacteristics(ctx, st)
 	}
 	// A name of one's own takes any value: there is nothing to check.
-	if prefix, _, custom := strings.Cut(s.Name, "."); custom && prefix != "plpgsql" && !s.Opaque {
+	if prefix, _, custom := strings.Cut(s.Name, "."); custom && prefix != "plpgsql" && !s.Opaque && isPlainCustom(s.Name) && !c.vars.real[s.Name] {
+		if s.Default {
+			if err := c.learnReal(ctx, s.Name); err != nil {
+				return err
+			}
+		}
 		c.assign(s, s.Value)
 		return nil
 	}

@@ -73,6 +73,9 @@ func printOutcomes(w io.Writer, all []outcome) {
 			}
 		}
 		fmt.Fprintf(w, "\n%s: %d files; %d pass directly, %d through the router; %d differ\n", o.Suite, len(o.Files), direct, routed, differing)
+		if o.Unfinished {
+			fmt.Fprintln(w, "  the time was up (-timeout): not all files were run through the router")
+		}
 		fmt.Fprintf(w, "  plans: %d made, %d taken from the cache; rows of the sharded table on the shards: %v\n", o.Used.Planned, o.Used.Cached, o.Used.Sharded)
 		for _, f := range o.Files {
 			if f.differs() {

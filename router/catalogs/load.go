@@ -44,11 +44,14 @@ func (l *Loader) Load(ctx context.Context, m *directory.Map, shards Shards) (*ca
 		others.wait()
 		return nil, fmt.Errorf("begin on home shard %s: %w", m.Home, err)
 	}
-	data, err := l.read(ctx, conn)
+	var data *catalog.Data
 	var objects []catalog.Object
-	if err == nil {
-		objects, err = readObjects(ctx, conn)
-	}
+	err = aside(ctx, conn, func() (err error) {
+		if data, err = l.read(ctx, conn); err == nil {
+			objects, err = readObjects(ctx, conn)
+		}
+		return err
+	})
 	others.wait()
 	if err != nil {
 		return nil, fmt.Errorf("read catalog of %s on home shard %s: %w", m.Database, m.Home, err)
@@ -100,16 +103,20 @@ func (l *Loader) LoadWithin(
 // asideAttempts bounds how often a catalog is read again that changed while it was read.
 const asideAttempts = 5
 
-// aside reads within a client's transaction, behind a savepoint that is undone: the locks that printing a definition takes on its
-// tables must not stay with the transaction, where they would be in the way of others. Reading is repeated if something that
-// another session drops at this moment has made it fail.
+// asideWait bounds a wait for a lock while a catalog is read: who waits longer may be in a deadlock, of which somebody else, after a
+// second, would be the victim.
+const asideWait = "300ms"
+
+// aside reads within a transaction, behind a savepoint that is undone: the locks that printing a definition takes on its
+// tables must not stay with a client's transaction, where they would be in the way of others. Reading is repeated while somebody
+// has locked a definition, and if something that another session drops at this moment has made it fail.
 func aside(ctx context.Context, conn *pgx.Conn, read func() error) error {
 	if conn.PgConn().TxStatus() != 'T' {
 		return read() // a pipeline, which has no savepoints
 	}
 	const name = "shardyard_aside"
 	for attempt := 1; ; attempt++ {
-		if _, err := conn.Exec(ctx, "SAVEPOINT "+name); err != nil {
+		if _, err := conn.Exec(ctx, "SAVEPOINT "+name+"; SET LOCAL lock_timeout = '"+asideWait+"'", pgx.QueryExecModeSimpleProtocol); err != nil {
 			return err
 		}
 		failed := read()
@@ -118,8 +125,13 @@ func aside(ctx context.Context, conn *pgx.Conn, read func() error) error {
 		}
 		_, err := conn.Exec(ctx, "ROLLBACK TO SAVEPOINT "+name+"; RELEASE SAVEPOINT "+name, pgx.QueryExecModeSimpleProtocol)
 		var refused *pgconn.PgError
-		if failed == nil || err != nil || attempt == asideAttempts || !errors.As(failed, &refused) || refused.Code == "57014" {
+		switch {
+		case failed == nil || err != nil || !errors.As(failed, &refused) || refused.Code == "57014":
 			return errors.Join(failed, err)
+		case refused.Code == "55P03": // as long as it takes: that is what waiting for the lock would do
+			attempt--
+		case attempt == asideAttempts:
+			return failed
 		}
 	}
 }

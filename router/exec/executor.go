@@ -9,6 +9,7 @@ import (
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/directory/mirror"
+	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/planner/catalog"
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/commit"
@@ -408,6 +409,9 @@ func (x *Executor) Release() {
 		if l.pinned != "" || x.keeps {
 			l.conn.MarkDirty()
 		}
+		if l.pinned == planner.PinsProcess {
+			l.conn.MarkBroken()
+		}
 		x.pools.Release(l.conn)
 	}
 	x.links = nil
@@ -435,6 +439,9 @@ func (x *Executor) Pinned() bool {
 // Unpin ends all pins: DISCARD ALL was run or is to be run on those connections.
 func (x *Executor) Unpin() {
 	for _, l := range x.links {
+		if l.pinned == planner.PinsProcess {
+			l.conn.MarkBroken() // no DISCARD ALL reaches that
+		}
 		l.pinned = ""
 	}
 }
@@ -488,7 +495,11 @@ func (x *Executor) Keep(l *Link) { l.kept = true }
 func (x *Executor) Unkeep(l *Link) { l.kept = false }
 
 // UnpinLink ends the pin of one link.
-func (x *Executor) UnpinLink(l *Link) { l.pinned = "" }
+func (x *Executor) UnpinLink(l *Link) {
+	if l.pinned != planner.PinsProcess {
+		l.pinned = ""
+	}
+}
 
 // MarkDrawn and Drawn are those of the connection.
 func (l *Link) MarkDrawn(mark uint64) { l.conn.MarkDrawn(mark) }

@@ -3,6 +3,7 @@ package schema
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -67,7 +68,10 @@ WITH tables AS MATERIALIZED (
   UNION ALL SELECT 'pg_catalog.pg_rewrite'::regclass, oid FROM pg_catalog.pg_rewrite WHERE ev_class IN (SELECT oid FROM tables)
   UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::regclass, oid FROM pg_catalog.pg_statistic_ext WHERE stxrelid IN (SELECT oid FROM tables)
 )
-SELECT EXISTS (SELECT FROM tables WHERE oid IS NULL OR relkind = 'f') OR EXISTS (
+SELECT EXISTS (SELECT FROM tables WHERE oid IS NULL OR relkind = 'f')
+  OR $3 AND EXISTS (SELECT FROM pg_catalog.pg_shdepend s JOIN tables t ON s.objid = t.oid AND s.classid = 'pg_catalog.pg_class'::regclass
+                    AND s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
+  OR EXISTS (
   SELECT FROM parts p JOIN pg_catalog.pg_depend d ON d.classid = p.class AND d.objid = p.oid
   WHERE d.refobjid >= 16384
     AND d.refclassid NOT IN ('pg_catalog.pg_namespace'::regclass, 'pg_catalog.pg_constraint'::regclass)
@@ -76,13 +80,15 @@ SELECT EXISTS (SELECT FROM tables WHERE oid IS NULL OR relkind = 'f') OR EXISTS 
                     WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass AND f.oid = d.refobjid AND ns.nspname = 'shardyard'))`
 
 // tablesRest reports whether any table of the map rests on an object of somebody's own.
+//
+// DROP OWNED and REASSIGN OWNED are about the tables themselves, if a role owns one or was granted something on it.
 func (w *work) tablesRest(ctx context.Context) (rest bool, err error) {
 	var schemas, names []string
 	for _, table := range tablesOf(w.m) {
 		schemas, names = append(schemas, table.Schema), append(names, table.Name)
 	}
 	err = w.links.Lend(ctx, w.m.Home, func(conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, restQuery, schemas, names).Scan(&rest)
+		return conn.QueryRow(ctx, restQuery, schemas, names, strings.HasSuffix(w.request.Tag, " OWNED")).Scan(&rest)
 	})
 	return rest, err
 }

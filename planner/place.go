@@ -64,6 +64,9 @@ func (a *analysis) plan(tag string) (*Plan, *Error) {
 		return nil, a.refused
 	}
 	spread, elsewhere, home := a.sorted()
+	if a.later != nil && len(spread)+len(elsewhere) > 0 {
+		return nil, a.later
+	}
 	for _, r := range home {
 		if err := a.checkHome(r); err != nil {
 			return nil, err.at(a.position(r.position))
@@ -79,9 +82,6 @@ func (a *analysis) plan(tag string) (*Plan, *Error) {
 	if u := &a.functions; u.central != "" && len(spread)+len(elsewhere) > 0 {
 		return nil, refuse("Call the function in a statement of its own, which runs on the home shard.",
 			"function %s would act on another shard than the home shard", u.central).at(a.position(u.centralP))
-	}
-	if a.later != nil && len(spread)+len(elsewhere) > 0 {
-		return nil, a.later
 	}
 	if plan.Watched = a.watched(); plan.Watched {
 		if len(spread)+len(elsewhere) > 0 {

@@ -119,7 +119,7 @@ func (p *Planner) Plan(st *Statement, paramTypes []uint32, env *Env) (*Plan, err
 	if refusal != nil {
 		return nil, refusal
 	}
-	if !cached {
+	if !cached || plan.Role != nil { // a password is kept nowhere
 		return plan, nil
 	}
 	made := &entry{epoch: plan.Epoch, catalog: plan.CatalogVersion}

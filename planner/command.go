@@ -16,7 +16,7 @@ var commandTags = map[string]string{
 	"CommentStmt": "COMMENT", "SecLabelStmt": "SECURITY LABEL", "RefreshMatViewStmt": "REFRESH MATERIALIZED VIEW",
 	"CreateSchemaStmt": "CREATE SCHEMA", "CreateExtensionStmt": "CREATE EXTENSION", "AlterExtensionStmt": "ALTER EXTENSION",
 	"AlterExtensionContentsStmt": "ALTER EXTENSION", "CreatedbStmt": "CREATE DATABASE", "DropdbStmt": "DROP DATABASE",
-	"AlterDatabaseStmt": "ALTER DATABASE", "AlterDatabaseSetStmt": "ALTER DATABASE", "CreateRoleStmt": "CREATE ROLE",
+	"AlterDatabaseStmt": "ALTER DATABASE", "AlterDatabaseSetStmt": "ALTER DATABASE", "AlterDatabaseRefreshCollStmt": "ALTER DATABASE", "CreateRoleStmt": "CREATE ROLE",
 	"AlterRoleStmt": "ALTER ROLE", "AlterRoleSetStmt": "ALTER ROLE", "DropRoleStmt": "DROP ROLE",
 	"CreateCastStmt": "CREATE CAST", "CreateOpClassStmt": "CREATE OPERATOR CLASS", "CreateOpFamilyStmt": "CREATE OPERATOR FAMILY",
 	"AlterOpFamilyStmt": "ALTER OPERATOR FAMILY", "AlterOperatorStmt": "ALTER OPERATOR", "CreateConversionStmt": "CREATE CONVERSION",

@@ -21,11 +21,11 @@ type DatabaseData struct {
 	Force    bool
 }
 
-// planDatabase plans what is about a whole database; nil: it is another statement, or one that alters the database of the
-// session, in which all shards are known.
+// planDatabase plans what is about a whole database and cannot be in a transaction; nil: it is another statement, or one that
+// alters a database as DDL does.
 func (a *analysis) planDatabase(m message) *Plan {
 	data, ok := databaseStatement(m)
-	if !ok || data.Action == AlterDatabase && data.Name == a.env.Map.Database {
+	if !ok || data.Action == AlterDatabase && (data.Name == a.env.Map.Database || !movesDatabase(m)) {
 		return nil
 	}
 	return &Plan{Kind: Database, Tag: commandTag(m), Database: &data, Route: Route{Kind: RouteHome}}

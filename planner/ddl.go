@@ -16,6 +16,9 @@ func (a *analysis) planDDL(m message) (*Plan, *Error) {
 	} else if namesTemporary(m) {
 		data.Temp, plan.Pins = true, "temporary object"
 	}
+	if everywhere := a.planEverywhere(m, plan); everywhere != nil {
+		return everywhere, nil
+	}
 	if !a.env.Map.AnythingSharded() {
 		return plan, nil
 	}

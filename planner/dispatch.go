@@ -74,9 +74,9 @@ func (a *analysis) planOther(m message) (*Plan, *Error) {
 	case "LoadStmt":
 		return a.planHome(commandTag(m)), nil
 	case "AlterSystemStmt":
-		return a.planServer(m, func(m message) (*Plan, *Error) { return a.planHome(commandTag(m)), nil })
-	case "CreateTableSpaceStmt", "DropTableSpaceStmt", "AlterTableSpaceOptionsStmt":
-		return a.planServer(m, a.planDDL)
+		return a.planServer(m)
+	case "CreateTableSpaceStmt", "DropTableSpaceStmt":
+		return a.planTablespace(m)
 	case "IndexStmt", "DropStmt":
 		if plan, err := a.planConcurrently(m); plan != nil || err != nil {
 			return plan, err

@@ -119,12 +119,12 @@ func (a *analysis) planCheckpoint(m message) *Plan {
 	return plan
 }
 
-// planServer plans what concerns a server rather than a database.
-func (a *analysis) planServer(m message, plan func(message) (*Plan, *Error)) (*Plan, *Error) {
+// planServer plans ALTER SYSTEM, which concerns one server.
+func (a *analysis) planServer(m message) (*Plan, *Error) {
 	if a.env.Map.AnythingSharded() && len(a.env.Map.Shards) > 1 {
 		return nil, refuse("Run it on each shard's server, without the router.", "%s on several shards is not supported", commandTag(m))
 	}
-	return plan(m)
+	return a.planHome(commandTag(m)), nil
 }
 
 // planConcurrently plans CREATE and DROP INDEX CONCURRENTLY on tables of several shards; nil: it is another statement.

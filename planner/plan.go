@@ -42,13 +42,14 @@ const (
 	Modify                     // several shards run a statement that writes: Plan.Modify
 	Maintenance                // runs on one shard after the other, not as one transaction: Plan.Maintenance
 	Database                   // makes, drops, renames or alters a whole database: Plan.Database
+	Tablespace                 // CREATE and DROP TABLESPACE, from shard to shard: Plan.Tablespace
 )
 
 var kindNames = [...]string{
 	"empty", "relay", "scatter", "begin", "commit", "rollback", "savepoint", "release", "rollback to",
 	"set transaction", "set constraints", "set", "reset", "show", "discard", "prepare", "execute",
 	"deallocate", "declare cursor", "fetch", "close cursor", "copy", "listen", "unlisten", "notify",
-	"ddl", "sharding", "show sharding", "explain", "modify", "maintenance", "database",
+	"ddl", "sharding", "show sharding", "explain", "modify", "maintenance", "database", "tablespace",
 }
 
 // String returns the lower-case name of the kind.
@@ -140,6 +141,9 @@ type Plan struct {
 	CreateAs    *CreateAsData      // DDL: a CREATE TABLE AS or SELECT INTO whose rows have to be moved, by Transfer
 	Maintenance *MaintenanceData   // Maintenance
 	Database    *DatabaseData      // Database
+	Everywhere  *EverywhereData    // DDL: about what all shards have alike; nil: it is not
+	Role        *RoleData          // DDL: the passwords that a statement sets
+	Tablespace  *TablespaceData    // Tablespace
 
 	// texts are the ordinals of literals that are certainly not read as dates or times.
 	texts []int

@@ -66,6 +66,15 @@ func (pl *Plan) printDetails(b *strings.Builder) {
 	if pl.Database != nil {
 		fmt.Fprintf(b, "  database: %+v\n", *pl.Database)
 	}
+	if pl.Everywhere != nil {
+		fmt.Fprintf(b, "  everywhere: %+v\n", *pl.Everywhere)
+	}
+	if pl.Role != nil {
+		fmt.Fprintf(b, "  role: %+v\n", *pl.Role)
+	}
+	if pl.Tablespace != nil {
+		fmt.Fprintf(b, "  tablespace: %+v\n", *pl.Tablespace)
+	}
 	if pl.Sharding != nil {
 		fmt.Fprintf(b, "  statement: %T\n", pl.Sharding)
 	}

@@ -30,6 +30,9 @@ func (c *Session) changeDatabase(ctx context.Context, st *planner.Statement, pla
 	case c.x.Busy():
 		return r, pgerr.Newf("25001", "%s cannot be executed within a pipeline", plan.Tag)
 	}
+	if err := c.readOnlyRefuses(plan.Tag); err != nil {
+		return r, err
+	}
 	c.x.Idle()
 	c.leaveFlight()
 	switch data.Action {
@@ -39,6 +42,14 @@ func (c *Session) changeDatabase(ctx context.Context, st *planner.Statement, pla
 		return r, c.renameDatabase(ctx, st, data)
 	}
 	return r, c.dropDatabase(ctx, data)
+}
+
+// readOnlyRefuses is the error that a statement of its own, outside of a transaction, has where transactions are read-only.
+func (c *Session) readOnlyRefuses(tag string) error {
+	if c.vars.value("default_transaction_read_only") != "on" {
+		return nil
+	}
+	return pgerr.Newf("25006", "cannot execute %s in a read-only transaction", tag)
 }
 
 // runHome runs the client's statement on the home shard.

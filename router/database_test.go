@@ -84,8 +84,11 @@ func TestDatabases(t *testing.T) {
 		expect(t, y, "SELECT id FROM items WHERE name = 'n1'", "1\nSELECT 1") // nothing of the round before
 		expectError(t, one, "CREATE DATABASE "+name+"2 TEMPLATE "+name, "0A000")
 		expectError(t, one, "ALTER DATABASE "+name+" RENAME TO "+name+"2", "0A000")
-		expectError(t, one, "ALTER DATABASE "+name+" SET work_mem = '1MB'", "0A000")
-		expect(t, x, "ALTER DATABASE "+name+" SET work_mem = '1MB'", "ALTER DATABASE")
+		expect(t, one, "ALTER DATABASE "+name+" SET work_mem = '1MB'", "ALTER DATABASE")
+		expect(t, x, "ALTER DATABASE "+name+" SET work_mem = '2MB'", "ALTER DATABASE")
+		if got := everywhere(t, name, "SHOW work_mem"); got != "2MB\nSHOW" {
+			t.Fatalf("work_mem is %s", got)
+		}
 		expectError(t, x, "DROP DATABASE "+name, "55006") // its own
 
 		// Sessions of either router are in the way.

@@ -61,16 +61,25 @@ func (c *Session) changeSchema(ctx context.Context, st *planner.Statement, plan 
 	}
 	// The performer waits for every statement in flight under older maps, so this session must have none.
 	c.leaveFlight()
-	request := schema.Request{
-		SQL: st.Text, Tag: plan.Tag, Database: c.databaseName, User: c.vars.env.User, SearchPath: c.vars.env.SearchPath,
-		Tables: plan.DDL.Tables, Alters: plan.DDL.Alters, Replaces: plan.DDL.Replaces, Others: plan.DDL.Others, Lacking: c.view.catalog.AnyHomeOnly(),
-	}
-	err := c.changes.work.Run(ctx, c.links(st), c.view.partitions, request, c.x.Savepoints())
+	text, err := c.textOf(ctx, st, plan)
 	if err != nil {
 		return result{}, err
 	}
+	request := schema.Request{
+		SQL: text.sql, Tag: plan.Tag, Database: c.databaseName, User: c.vars.env.User, SearchPath: c.vars.env.SearchPath,
+		Tables: plan.DDL.Tables, Alters: plan.DDL.Alters, Replaces: plan.DDL.Replaces, Others: plan.DDL.Others, Lacking: c.view.sharded() && c.view.catalog.AnyHomeOnly(),
+	}
+	if e := plan.Everywhere; e != nil {
+		request.Everywhere, request.Extension, request.Cascades = true, e.Extension, e.Cascades
+	}
+	if err := c.changes.work.Run(ctx, c.linksFor(st, text), c.view.partitions, request, c.x.Savepoints()); err != nil {
+		return result{}, err
+	}
+	c.newDefaults = c.newDefaults || plan.Everywhere != nil && plan.Everywhere.Defaults
 	c.database.noteDefinition(true)
-	c.changes.note()
+	if c.view.sharded() {
+		c.changes.note()
+	}
 	return result{tag: plan.Tag}, nil
 }
 
@@ -106,8 +115,11 @@ func (c *Session) endImplicit(ctx context.Context, failed bool) error {
 	return c.commit(ctx)
 }
 
-// links are the transaction's connections for the schema package; st is the statement that they run.
-func (c *Session) links(st *planner.Statement) schema.Links {
+// links are the transaction's connections for the schema package.
+func (c *Session) links(st *planner.Statement) schema.Links { return c.linksFor(st, shardText{}) }
+
+// linksFor are links that run the text for a statement.
+func (c *Session) linksFor(st *planner.Statement, text shardText) schema.Links {
 	return schema.Links{
 		Cancellable: c.x.Cancellable,
 		Lend: func(ctx context.Context, shard directory.ShardID, use func(*pgx.Conn) error) error {
@@ -126,7 +138,7 @@ func (c *Session) links(st *planner.Statement) schema.Links {
 				return err
 			}
 			c.x.MarkDirty(shard)
-			return c.x.Query(ctx, l, st.Text, exec.QueryOptions{Shift: st.Chars, Silent: true, Notices: told})
+			return c.x.Query(ctx, l, text.sql, exec.QueryOptions{Shift: st.Chars, Part: text.part, Silent: true, Notices: told})
 		},
 	}
 }

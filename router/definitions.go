@@ -124,7 +124,7 @@ func (c *Session) awaitDirectory(ctx context.Context) error {
 
 // changesObjects reports DDL on objects other than tables, which all shards must have alike: it runs on all of them.
 func (c *Session) changesObjects(plan *planner.Plan) bool {
-	return c.view.sharded() && plan.DDL.Objects && !plan.DDL.Temp
+	return (c.view.sharded() || plan.Everywhere != nil) && plan.DDL.Objects && !plan.DDL.Temp
 }
 
 // showColumns are the columns of SHOW SHARDS, TABLES, PARTITIONS, ENTRIES and TRANSACTIONS.

@@ -32,7 +32,7 @@ func (c *Session) isLocal(plan *planner.Plan) bool {
 	case planner.Empty, planner.Begin, planner.Commit, planner.Rollback, planner.Savepoint, planner.Release,
 		planner.RollbackTo, planner.SetTransaction, planner.SetConstraints, planner.Set, planner.Reset,
 		planner.Discard, planner.Prepare, planner.Execute, planner.Deallocate, planner.Listen, planner.Unlisten,
-		planner.Sharding, planner.ShowSharding, planner.Maintenance, planner.Database:
+		planner.Sharding, planner.ShowSharding, planner.Maintenance, planner.Database, planner.Tablespace:
 		return true
 	case planner.Show:
 		return plan.Name == "application_name" || plan.Name == snapshotSetting
@@ -151,6 +151,8 @@ func (c *Session) runLocal(ctx context.Context, st *planner.Statement, plan *pla
 		r, err = c.maintain(ctx, st, plan)
 	case planner.Database:
 		r, err = c.changeDatabase(ctx, st, plan)
+	case planner.Tablespace:
+		r, err = c.changeTablespace(ctx, st, plan)
 	case planner.Explain:
 		r, err = c.explain(ctx, st, plan)
 	default:

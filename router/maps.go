@@ -268,6 +268,7 @@ func (s *Server) refreshView(ctx context.Context, d *database, m *directory.Map)
 			return fmt.Errorf("load catalog version %d: %w", m.CatalogVersion, err)
 		}
 		next.catalog = loaded
+		s.greeting.expire(d.name) // roles' and databases' own settings may have changed
 	}
 	d.hub.Follow(ctx, m.Holders())
 	d.publish(next)

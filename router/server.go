@@ -58,6 +58,7 @@ type Server struct {
 	keys     cancelKeys
 	// mockSecret is what made-up verifiers are made of.
 	mockSecret auth.Secret
+	bringer    roleBringer
 	// current is the newest cluster; ready is closed when there is one.
 	current atomic.Pointer[etcd.Cluster]
 	// entrySets are the sets of entries of the newest directory; only the watch uses it.

@@ -57,9 +57,7 @@ func TestAuthentication(t *testing.T) {
 	mustSimple(t, conn, "CREATE ROLE old_user LOGIN PASSWORD 'secret' VALID UNTIL '2001-01-01'")
 	mustSimple(t, conn, "CREATE ROLE no_login PASSWORD 'secret'")
 	mustSimple(t, conn, "CREATE ROLE turned_away LOGIN")
-	t.Cleanup(func() {
-		direct(t, 0, "postgres", "DROP ROLE scram_user, old_user, no_login, turned_away")
-	})
+	dropRoles(t, "scram_user", "old_user", "no_login", "turned_away")
 	b.login("", "scram_user", "secret", b.database)
 	b.login("28P01", "scram_user", "wrong", b.database)
 	b.login("28P01", "old_user", "secret", b.database)

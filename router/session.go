@@ -62,15 +62,21 @@ type Session struct {
 	console         *console.Session // not nil: a client of the admin database
 	tally           tally
 
-	view       *view
-	vars       variables
-	request    []byte // frames of the request that is being collected
-	skipping   bool   // after an error of the extended protocol: everything up to Sync is skipped
-	temps      []string
-	tempsOld   bool // temps must be read again
-	changes    schemaChanges
-	used       []usedTable // by the open transaction
-	redefines  bool        // the open transaction has changed definitions where nothing is sharded
+	view      *view
+	vars      variables
+	request   []byte // frames of the request that is being collected
+	skipping  bool   // after an error of the extended protocol: everything up to Sync is skipped
+	temps     []string
+	tempsOld  bool // temps must be read again
+	changes   schemaChanges
+	used      []usedTable // by the open transaction
+	redefines bool        // the open transaction has changed definitions where nothing is sharded
+	// newDefaults: the open transaction has changed the settings that sessions start with.
+	newDefaults bool
+	// beganReadOnly: transactions were read-only by default when the open one began.
+	beganReadOnly bool
+	// pins: the settings that sessions start with have changed since this one began; see pinDefaults.
+	pins       atomic.Bool
 	meant      meant
 	values     sequenceValues
 	rest       multiQuery
@@ -238,6 +244,9 @@ func (c *Session) Handle(ctx context.Context, request []byte) error {
 	c.requested.Store(now)
 	c.tally.begin(now, len(request))
 	c.x.StartRequest()
+	if c.pins.Load() {
+		c.pinDefaults()
+	}
 	err := c.handleFrames(ctx, request)
 	if copying := c.x.CopyingIn(); copying != c.copying.Load() {
 		c.copying.Store(copying)

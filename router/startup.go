@@ -114,6 +114,7 @@ func (c *Session) open(ctx context.Context, packet *wire.Startup) error {
 	c.tally.counts.Logins.Add(1)
 	c.x.UseGate(c.server.gate)
 	c.x.SetSecrets(c.server.secrets)
+	c.x.BringRole(c.bringRole)
 	c.statements, c.portals = make(map[string]*statement), make(map[string]*portal)
 	c.database.join(c)
 	// Invariant: who publishes the mark looks for sessions afterwards, so one of the two sees the other.
@@ -350,6 +351,7 @@ type greetingCache struct {
 
 type cachedGreeting struct {
 	settings map[string]string
+	stored   string // as roles and databases have them, see storedDefaults
 	read     time.Time
 }
 
@@ -360,13 +362,33 @@ func (g *greetingCache) get(id backend.Identity) (map[string]string, bool) {
 	return r.settings, ok && time.Since(r.read) < greetingTTL
 }
 
-func (g *greetingCache) put(id backend.Identity, settings map[string]string) {
+// stored is what roles and databases had when the settings were read, however long ago.
+func (g *greetingCache) stored(id backend.Identity) (string, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r, ok := g.reports[id]
+	return r.stored, ok
+}
+
+func (g *greetingCache) put(id backend.Identity, settings map[string]string, stored string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.reports == nil || len(g.reports) >= maxGreetings {
 		g.reports = make(map[backend.Identity]cachedGreeting)
 	}
-	g.reports[id] = cachedGreeting{settings, time.Now()}
+	g.reports[id] = cachedGreeting{settings, stored, time.Now()}
+}
+
+// expire has the settings read again for the next session of a database, of any if it is "".
+func (g *greetingCache) expire(database string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for id, r := range g.reports {
+		if database == "" || id.Database == database {
+			r.read = time.Time{}
+			g.reports[id] = r
+		}
+	}
 }
 
 // forget drops what is kept of a database.

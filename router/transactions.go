@@ -27,12 +27,14 @@ func (c *Session) begin(ctx context.Context, t *planner.Transaction) error {
 	if len(c.vars.saved) == 0 { // else the pipeline that this BEGIN adopts has set something
 		c.vars.begin()
 	}
+	c.noteDefaults()
 	c.x.Begin(*t, c.vars.value("default_transaction_isolation"))
 	return c.x.EnlistAll(ctx)
 }
 
 // adoptImplicit turns the implicit block of a Query into the client's transaction.
 func (c *Session) adoptImplicit(ctx context.Context, t *planner.Transaction) error {
+	c.noteDefaults()
 	c.x.AdoptImplicit()
 	return c.setModes(ctx, t)
 }
@@ -77,6 +79,7 @@ func (c *Session) ended(ctx context.Context, committed bool, err error) error {
 	c.tempsOld = len(c.temps) > 0 || c.tempsOld
 	c.used = c.used[:0]
 	c.redefined(committed)
+	c.redefaulted(ctx, committed)
 	if c.afterCommit(ctx, committed, err) {
 		c.announceDDL(ctx)
 	}
@@ -109,10 +112,20 @@ func (c *Session) endBlock(ctx context.Context, commit bool, t *planner.Transact
 		err = c.endOpen(ctx, explicit, c.commit, c.commitPipeline)
 	}
 	if err == nil && chain {
+		if modes.Access == "" {
+			modes.Access = readOnlyWords[c.beganReadOnly]
+		}
 		c.vars.begin()
-		c.x.BeginAgain(modes)
+		c.x.Begin(modes, modes.Isolation)
 	}
 	return tag, err
+}
+
+var readOnlyWords = map[bool]string{true: "read only", false: "read write"}
+
+// noteDefaults notes the defaults that a transaction begins with, for those that are chained to it.
+func (c *Session) noteDefaults() {
+	c.beganReadOnly = c.vars.value("default_transaction_read_only") == "on"
 }
 
 // endOpen ends the block, or the implicit transaction of a Query or of a pipeline.

@@ -305,7 +305,7 @@ func (c *Session) greet(ctx context.Context) error {
 	defaults, ok := c.server.greeting.get(id)
 	home := c.view.partitions.Home
 	if !ok {
-		l, err := c.x.Link(ctx, home)
+		l, stored, err := c.freshLink(ctx, id)
 		if err != nil {
 			return err
 		}
@@ -321,7 +321,7 @@ func (c *Session) greet(ctx context.Context) error {
 			defaults[name] = oneValue(rows)
 		}
 		defaults["application_name"] = ""
-		c.server.greeting.put(id, defaults)
+		c.server.greeting.put(id, defaults, stored)
 		c.x.Idle()
 	}
 	c.vars.defaults = defaults

@@ -55,6 +55,7 @@ type Executor struct {
 	drawn      bool    // see PreferDrawn
 	lost       bool    // a connection of the transaction was lost
 	wrote      bool    // see TakeWrote
+	bringRole  func(ctx context.Context, shard directory.ShardID) bool
 	scratch    []byte
 	columns    []wire.Column
 	session    uint64 // whose connections they are, for who asks
@@ -290,7 +291,11 @@ func (x *Executor) acquire(ctx context.Context, id directory.ShardID) (*Link, er
 	}
 	ctx, release := x.Cancellable(ctx)
 	defer release()
-	conn, err := x.pools.AcquireFor(ctx, *shard, x.identity, x.view.Map.Epoch, backend.Wish{Settings: x.settings, Session: x.session, Drawn: x.drawn})
+	wish := backend.Wish{Settings: x.settings, Session: x.session, Drawn: x.drawn}
+	conn, err := x.pools.AcquireFor(ctx, *shard, x.identity, x.view.Map.Epoch, wish)
+	if err != nil && x.bringRole != nil && id != x.view.Map.Home && turnedAway(err) && x.bringRole(ctx, id) {
+		conn, err = x.pools.AcquireFor(ctx, *shard, x.identity, x.view.Map.Epoch, wish)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -299,6 +304,18 @@ func (x *Executor) acquire(ctx context.Context, id directory.ShardID) (*Link, er
 		return nil, err
 	}
 	return &Link{shard: id, conn: conn}, nil
+}
+
+// turnedAway reports that a shard did not let the role in: it does not know it, or its password.
+func turnedAway(err error) bool {
+	code := pgerr.Of(err).Code
+	return code == "28000" || code == "28P01"
+}
+
+// BringRole says what brings the session's role to a shard that has turned it away; it reports whether there is a
+// reason to try again.
+func (x *Executor) BringRole(bring func(ctx context.Context, shard directory.ShardID) bool) {
+	x.bringRole = bring
 }
 
 // prepareLink brings the connection to the session's settings and into its transaction.

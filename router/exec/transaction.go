@@ -20,11 +20,46 @@ type transaction struct {
 	// Query with several statements.
 	block, explicit bool
 	begin           string // what begins it on a shard
+	later           []later
 	isolation       string
 	savepoints      []string
-	present         string         // its time, as Present told it
-	first           *directory.Map // map of the first statement of a REPEATABLE READ transaction
-	snapshots       bool           // all shards have taken their snapshots of it
+	modes           planner.Transaction // that it was begun with
+	present         string              // its time, as Present told it
+	first           *directory.Map      // map of the first statement of a REPEATABLE READ transaction
+	snapshots       bool                // all shards have taken their snapshots of it
+}
+
+// later is what the client has said since the beginning and a shard that is reached later must be told, in this order: a
+// statement, or a savepoint.
+type later struct {
+	sql       string
+	savepoint bool
+	access    string // of SET TRANSACTION
+}
+
+// back forgets what was said behind savepoint i; with released the statements stay, without their savepoints.
+func (t *transaction) back(i int, released bool) {
+	seen := 0
+	for at, l := range t.later {
+		if !l.savepoint {
+			continue
+		}
+		if seen++; seen <= i {
+			continue
+		}
+		if !released {
+			t.later = t.later[:at+1]
+			return
+		}
+		kept := t.later[:at]
+		for _, behind := range t.later[at:] {
+			if !behind.savepoint {
+				kept = append(kept, behind)
+			}
+		}
+		t.later = kept
+		return
+	}
 }
 
 // isolated reports whether the transaction keeps one snapshot.
@@ -60,6 +95,7 @@ func (x *Executor) InImplicitBlock() bool { return x.tx.block && !x.tx.explicit 
 func (x *Executor) Begin(modes planner.Transaction, defaultIsolation string) {
 	x.tx.block, x.tx.explicit, x.tx.status = true, true, wire.TxOpen
 	x.tx.begin = "BEGIN" + modesSQL(modes)
+	x.tx.modes, x.tx.later = modes, x.tx.later[:0]
 	x.tx.isolation = modes.Isolation
 	if modes.Isolation == "" {
 		x.tx.isolation = defaultIsolation
@@ -96,9 +132,12 @@ func (x *Executor) SetModes(ctx context.Context, modes planner.Transaction) erro
 			}
 		}
 	}
-	x.tx.begin += "; " + sql
+	x.tx.later = append(x.tx.later, later{sql: sql, access: modes.Access})
 	if modes.Isolation != "" {
 		x.tx.isolation = modes.Isolation
+	}
+	if modes.Deferrable != "" {
+		x.tx.modes.Deferrable = modes.Deferrable
 	}
 	return nil
 }
@@ -110,8 +149,8 @@ func (x *Executor) enlist(l *Link) {
 		sql += "; SET LOCAL application_name = " + Quote(name)
 		l.member = true
 	}
-	for _, name := range x.tx.savepoints {
-		sql += "; SAVEPOINT " + directory.QuoteIdentifier(name)
+	for i := range x.tx.later {
+		sql += "; " + x.tx.later[i].sql
 	}
 	x.queueQuery(l, sql, step{kind: stepQuery, silent: true})
 	l.begun = true
@@ -258,6 +297,7 @@ func (x *Executor) Savepoint(ctx context.Context, name string) error {
 		return err
 	}
 	x.tx.savepoints = append(x.tx.savepoints, name)
+	x.tx.later = append(x.tx.later, later{sql: "SAVEPOINT " + directory.QuoteIdentifier(name), savepoint: true})
 	for _, l := range x.links {
 		if l.begun {
 			l.saved = append(l.saved, l.conn.Settings())
@@ -276,6 +316,7 @@ func (x *Executor) ReleaseSavepoint(ctx context.Context, name string) error {
 		return err
 	}
 	x.tx.savepoints = x.tx.savepoints[:i]
+	x.tx.back(i, true)
 	for _, l := range x.links {
 		if l.begun {
 			l.saved = l.saved[:i+1]
@@ -300,6 +341,7 @@ func (x *Executor) RollbackTo(ctx context.Context, name string) (int, error) {
 		return 0, err
 	}
 	x.tx.savepoints = x.tx.savepoints[:i+1]
+	x.tx.back(i, false)
 	for _, l := range x.links {
 		if l.begun {
 			l.conn.SetSettings(l.saved[i+1])
@@ -406,23 +448,23 @@ func textRow(body []byte) []*string {
 	}
 }
 
-// Modes is what Begin was told, for COMMIT AND CHAIN.
-type Modes struct{ begin, isolation string }
-
-// Modes of the open transaction.
-func (x *Executor) Modes() Modes { return Modes{x.tx.begin, x.tx.isolation} }
-
-// BeginAgain opens a transaction with the modes of another.
-func (x *Executor) BeginAgain(m Modes) {
-	x.tx.block, x.tx.explicit, x.tx.status = true, true, wire.TxOpen
-	x.tx.begin, x.tx.isolation = m.begin, m.isolation
+// Modes of the open transaction, for COMMIT AND CHAIN. Access and Deferrable are empty where they are the default that it began with.
+func (x *Executor) Modes() planner.Transaction {
+	modes := x.tx.modes
+	modes.Isolation = x.tx.isolation
+	for _, l := range x.tx.later {
+		if l.access != "" {
+			modes.Access = l.access
+		}
+	}
+	return modes
 }
 
 // AdoptImplicit makes the implicit block of a Query the client's transaction.
 func (x *Executor) AdoptImplicit() { x.tx.explicit = true }
 
 // AddBegin adds a statement to what begins the transaction on shards that it has not reached yet.
-func (x *Executor) AddBegin(sql string) { x.tx.begin += "; " + sql }
+func (x *Executor) AddBegin(sql string) { x.tx.later = append(x.tx.later, later{sql: sql}) }
 
 // EndPipeline commits what a pipeline has done so far, as a Query or COMMIT behind it does.
 func (x *Executor) EndPipeline(ctx context.Context) error {

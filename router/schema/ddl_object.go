@@ -12,8 +12,8 @@ import (
 	"github.com/shardyard/shardyard/router/pgerr"
 )
 
-// object runs a statement about an object that is no table (a type, a function, a schema, a role, …) on the home
-// shard and on every shard that holds a table of the map. A shard that lacks what the statement needs is left
+// object runs a statement about an object that is no table (a type, a function, a schema, …) on the home
+// shard and on every shard that holds a table of the map, or on all (a role, …). A shard that lacks what the statement needs is left
 // out: there the object cannot be made, or is not.
 func (w *work) object(ctx context.Context, depth int) error {
 	holds := w.request.Replaces
@@ -28,6 +28,20 @@ func (w *work) object(ctx context.Context, depth int) error {
 			return err
 		}
 	}
+	run := w.objectWhereUsed
+	if w.request.Everywhere {
+		run = w.everywhere
+	}
+	if err := run(ctx); err != nil {
+		return err
+	}
+	if !holds {
+		return nil
+	}
+	return w.recheckAll(ctx)
+}
+
+func (w *work) objectWhereUsed(ctx context.Context) error {
 	if err := w.t.p.reached("run " + string(w.m.Home)); err != nil {
 		return err
 	}
@@ -45,10 +59,7 @@ func (w *work) object(ctx context.Context, depth int) error {
 			return err
 		}
 	}
-	if !holds {
-		return nil
-	}
-	return w.recheckAll(ctx)
+	return nil
 }
 
 // restQuery tells whether any of the tables with these schemas and names rests on an object that is not Postgres's own, such as
@@ -146,18 +157,11 @@ func (w *work) objectOn(ctx context.Context, shard directory.ShardID) error {
 }
 
 // dispensable tells whether an error, on another shard than home, says that the shard lacks what the
-// statement is about, or what it needs: undefined objects, functions, tables, schemas, columns. A role that is
-// there already was brought with a table.
+// statement is about, or what it needs: undefined objects, functions, tables, schemas, columns.
 func (w *work) dispensable(err error) bool {
-	if isState(err, "42704", "42883", "42P01", "3F000", "42703") {
-		return true
-	}
-	e := pgerr.Of(err)
-	switch e.Code {
+	switch pgerr.Of(err).Code {
 	case "42704", "42883", "42P01", "3F000", "42703":
 		return true
-	case "42710":
-		return w.request.Tag == "CREATE ROLE"
 	}
 	return false
 }

@@ -57,7 +57,10 @@ func (p *Performer) join(ctx context.Context, m *directory.Map, home *pgx.Conn, 
 	if err := checkCompatible(ctx, home, conn, id); err != nil {
 		return err
 	}
-	return copyRoles(ctx, home, conn)
+	if err := copyRoles(ctx, home, conn); err != nil {
+		return err
+	}
+	return copyDatabaseSettings(ctx, home, conn)
 }
 
 // createDatabase creates the map's database on a shard as it is on the home shard.
@@ -90,8 +93,32 @@ func (p *Performer) createDatabase(ctx context.Context, m *directory.Map, home *
 	if _, err := conn.Exec(ctx, create); err != nil && !isState(err, "42P04", "23505") {
 		return fmt.Errorf("create database %s on shard %s: %w", m.Database, shard.ID, err)
 	}
+	grants, err := readPrinted(ctx, home, databaseGrantsQuery)
+	if err != nil {
+		return fmt.Errorf("read who may use database %s: %w", m.Database, err)
+	}
+	for _, p := range grants {
+		if _, err := conn.Exec(ctx, p.statement); err != nil {
+			return fmt.Errorf("grant database %s on shard %s: %w", m.Database, shard.ID, err)
+		}
+	}
 	return nil
 }
+
+// databaseGrantsQuery prints what gives a new database the comment, the limit and the privileges of the home shard's; it
+// has the usual ones.
+const databaseGrantsQuery = `
+SELECT ARRAY[''], x.statement
+FROM pg_catalog.pg_database d CROSS JOIN LATERAL (
+    SELECT 1, pg_catalog.format('COMMENT ON DATABASE %I IS %L', d.datname, pg_catalog.shobj_description(d.oid, 'pg_database'))
+    WHERE pg_catalog.shobj_description(d.oid, 'pg_database') IS NOT NULL
+    UNION ALL SELECT 2, pg_catalog.format('ALTER DATABASE %I CONNECTION LIMIT %s', d.datname, d.datconnlimit) WHERE d.datconnlimit >= 0
+    UNION ALL SELECT 3, pg_catalog.format('REVOKE ALL ON DATABASE %I FROM PUBLIC', d.datname) WHERE d.datacl IS NOT NULL
+    UNION ALL SELECT 4, pg_catalog.format('GRANT %s ON DATABASE %I TO %s', a.privilege_type, d.datname,
+        coalesce(pg_catalog.quote_ident(r.rolname), 'PUBLIC')) || CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
+    FROM pg_catalog.aclexplode(d.datacl) a LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
+) x(number, statement)
+WHERE d.datname = pg_catalog.current_database() ORDER BY x.number, x.statement`
 
 // checkCompatible refuses a shard whose database would give other answers than the home shard's.
 func checkCompatible(ctx context.Context, home, conn *pgx.Conn, id directory.ShardID) error {

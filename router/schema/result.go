@@ -9,7 +9,7 @@ import (
 type Request struct {
 	// Statement is the parsed sharding statement (Perform only).
 	Statement shardsql.Statement
-	// SQL is the statement's own text, without others of the same message.
+	// SQL is the statement's own text, without others of the same message, as shards get it.
 	SQL string
 	// Tag is the command tag, "ALTER TABLE" for example (DDL only).
 	Tag string
@@ -18,6 +18,12 @@ type Request struct {
 	Tables []directory.TableName
 	// Alters (DDL only): it changes or drops an object that any table may rest on. Replaces: any plan, too.
 	Alters, Replaces bool
+	// Everywhere (DDL only): it is about what all shards of the cluster have alike (a role, the database itself, an
+	// extension), so it runs on every shard of the map, whether that holds anything or not.
+	Everywhere bool
+	// Extension (DDL only) is the one that a CREATE or ALTER EXTENSION is about; Cascades: others may be made with it.
+	Extension string
+	Cascades  bool
 	// Others (DDL only) is what other shards than the home shard run; empty: the client's statement.
 	Others string
 	// Lacking (DDL only): some shard may lack objects of the home shard that the statement needs.

@@ -30,12 +30,14 @@ func (c *Session) openConsole() error {
 	c.pid, c.secret = c.server.keys.add(c)
 	c.out.Put(func(dst []byte) []byte { return wire.AppendBackendKeyData(dst, c.pid, c.secret[:]) })
 	c.out.Put(func(dst []byte) []byte { return wire.AppendReady(dst, wire.TxIdle) })
+	c.showName(cleanASCII(c.vars.startup["application_name"]))
 	c.show()
 	return nil
 }
 
 // handleConsole is Handle for a client of the admin database.
 func (c *Session) handleConsole(ctx context.Context, request []byte) error {
+	c.requested.Store(time.Now().UnixNano())
 	err := c.console.Handle(ctx, request)
 	if flushed := c.out.Flush(); err == nil {
 		err = flushed

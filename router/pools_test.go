@@ -325,7 +325,7 @@ func TestMetrics(t *testing.T) {
 		`shardyard_request_duration_seconds_bucket{database="` + b.database + `",kind="scatter",le="0.05"}`,
 		`shardyard_transaction_duration_seconds_count{database="` + b.database + `",kind="two_phase"}`,
 		`shardyard_clients{database="` + b.database + `"} 1`,
-		`shardyard_errors_total{class="22"} 1`,
+		`shardyard_errors_total{class="22"} 1`, `shardyard_plans_total{result="made"} `,
 		`shardyard_pool_size{database="` + b.database + `",shard="s2",user="postgres"} 20`,
 		`shardyard_pool_connections{database="` + b.database + `",shard="s1",state="idle",user="postgres"}`,
 		`shardyard_pool_events_total{database="` + b.database + `",event="acquired",shard="s3",user="postgres"}`,

@@ -62,6 +62,7 @@ func (s *Server) State() *console.State {
 	if cluster := s.current.Load(); cluster != nil {
 		state.Shards, state.Home = cluster.Shards, cluster.Home
 	}
+	state.PlansMade, state.PlansFound = s.planner.Plans()
 	if s.settings != nil {
 		state.Settings = s.settings()
 	}

@@ -35,6 +35,8 @@ var (
 	maxClients = desc("max_clients", "The bound of the clients.")
 	errorsSeen = desc("errors_total", "Errors that clients were told, by the class of the SQLSTATE.", "class")
 
+	plans = desc("plans_total", "Statements by whether they were planned (made) or their plan was in the cache (found).", "result")
+
 	requestTime = desc("request_duration_seconds", "From a client's Query or Sync to ReadyForQuery, by what it needed of the shards.", "database", "kind")
 	transTime   = desc("transaction_duration_seconds", "From the first request of a transaction to its end, by what it needed of the shards.", "database", "kind")
 	received    = desc("received_bytes_total", "Bytes from clients.", "database")
@@ -73,6 +75,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	for class, n := range s.Errors {
 		e.counter(errorsSeen, float64(n), class)
 	}
+	e.counter(plans, float64(s.PlansMade), "made")
+	e.counter(plans, float64(s.PlansFound), "found")
 	e.databases(s)
 	e.pools(s)
 	for i := range s.Times {

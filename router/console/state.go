@@ -39,6 +39,8 @@ type State struct {
 	Users      []UserState
 	// Errors are what clients were told, by the class of the SQLSTATE.
 	Errors map[string]uint64
+	// PlansMade and PlansFound count statements that were planned, and those whose plan was in the cache.
+	PlansMade, PlansFound uint64
 	// Settings are those of the configuration.
 	Settings []Setting
 	// Limits finds the limits of a pool that may not exist yet.

@@ -29,7 +29,8 @@ type Config struct {
 	Auth auth.Config
 	// Clients bound the client connections.
 	Clients ClientLimits
-	// MaxStarting bounds the connections that have not logged in; one more is refused with 53300. Defaults to 1000.
+	// MaxStarting bounds the connections that have not logged in; one more is refused with 53300. Defaults to
+	// as many as may be clients.
 	MaxStarting int
 	// AdminUsers may use every command of the admin database, StatsUsers those that only show something. Default to none.
 	AdminUsers, StatsUsers []string
@@ -92,7 +93,6 @@ func (c *Config) setDefaults() {
 	if c.Listen == "" {
 		c.Listen = "127.0.0.1:6432"
 	}
-	setDefault(&c.MaxStarting, 1000)
 	setDefault(&c.StartupTimeout, 60*time.Second)
 	setDefault(&c.HoldTimeout, 30*time.Second)
 	setDefault(&c.DrainTimeout, 30*time.Second)

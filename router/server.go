@@ -369,12 +369,16 @@ func (s *Server) watchClients(ctx context.Context) {
 
 // receive adds a connection that has yet to log in, unless there are too many or the server is closing.
 func (s *Server) receive(c *Session) error {
+	most := s.config.MaxStarting
+	if most == 0 {
+		most = s.limits.Load().Total
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
 		return pgerr.New(pgerr.AdminShutdown, "the router is shutting down").Fatal()
-	case len(s.starting) >= s.config.MaxStarting:
+	case len(s.starting) >= most:
 		return pgerr.New(pgerr.TooManyConnections, "sorry, too many clients are logging in already").Fatal()
 	}
 	s.starting[c] = struct{}{}

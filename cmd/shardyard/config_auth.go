@@ -29,7 +29,7 @@ type authConfig struct {
 	QueryDatabase string `koanf:"query_database"`
 	// Timeout bounds the time that a client has to log in. Defaults to 60s.
 	Timeout time.Duration `koanf:"timeout"`
-	// MaxStarting bounds the connections that have not logged in. Defaults to 1000.
+	// MaxStarting bounds the connections that have not logged in. Defaults to 0: as many as max_clients.
 	MaxStarting int `koanf:"max_starting"`
 	// MaxFailures is how often an address may fail as one role before it is
 	// turned away; -1: as often as it likes. Defaults to 10.
@@ -62,7 +62,7 @@ type serverTLSConfig struct {
 
 func defaultAuth() authConfig {
 	return authConfig{
-		Method: "scram-sha-256", QueryDatabase: "postgres", Timeout: time.Minute, MaxStarting: 1000, MaxFailures: 10, Lockout: time.Minute,
+		Method: "scram-sha-256", QueryDatabase: "postgres", Timeout: time.Minute, MaxFailures: 10, Lockout: time.Minute,
 	}
 }
 
@@ -80,8 +80,8 @@ func (a authConfig) validate(fault func(key, format string, args ...any)) {
 	if a.Lockout <= 0 {
 		fault("auth.lockout", "%s is not positive", a.Lockout)
 	}
-	if a.MaxStarting < 1 {
-		fault("auth.max_starting", "%d is less than 1", a.MaxStarting)
+	if a.MaxStarting < 0 {
+		fault("auth.max_starting", "%d is negative", a.MaxStarting)
 	}
 	if a.MaxFailures < 1 && a.MaxFailures != -1 {
 		fault("auth.max_failures", "%d is neither positive nor -1", a.MaxFailures)

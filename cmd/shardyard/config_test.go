@@ -68,7 +68,7 @@ func TestFaultsNameTheirKeys(t *testing.T) {
 		{yaml: "auth: {method: md5}", want: "auth.method:"},
 		{yaml: "auth: {hba_file: f, trust_loopback: true}", want: "auth.hba_file:"},
 		{yaml: "auth: {max_failures: 0}", want: "auth.max_failures:"},
-		{yaml: "auth: {max_starting: 0}", want: "auth.max_starting:"},
+		{yaml: "auth: {max_starting: -1}", want: "auth.max_starting:"},
 		{yaml: "auth: {timeout: 0s}", want: "auth.timeout:"},
 		{yaml: "tls: {mode: require}", want: "tls:"},
 		{yaml: "tls: {mode: prefer}", want: "tls:"},

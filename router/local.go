@@ -35,7 +35,10 @@ func (c *Session) isLocal(plan *planner.Plan) bool {
 		planner.Sharding, planner.ShowSharding, planner.Maintenance, planner.Database, planner.Tablespace:
 		return true
 	case planner.Show:
-		return plan.Name == "application_name" || plan.Name == snapshotSetting
+		switch plan.Name {
+		case "application_name", snapshotSetting, idleSessionSetting, idleTransactionSetting:
+			return true
+		}
 	case planner.DDL:
 		return !plan.DDL.Temp && (len(plan.DDL.Tables) > 0 || c.changesObjects(plan))
 	case planner.Explain:

@@ -73,6 +73,7 @@ type Session struct {
 	redefines bool        // the open transaction has changed definitions where nothing is sharded
 	// newDefaults: the open transaction has changed the settings that sessions start with.
 	newDefaults bool
+	idle        idleTimer
 	// beganReadOnly: transactions were read-only by default when the open one began.
 	beganReadOnly bool
 	// pins: the settings that sessions start with have changed since this one began; see pinDefaults.
@@ -204,7 +205,7 @@ func (c *Session) checkDrain() error {
 	if closed || c.server.draining.Load() && c.x.Status() == wire.TxIdle && !c.x.CopyingIn() && len(c.request) == 0 {
 		return pgerr.New(pgerr.AdminShutdown, "terminating connection due to administrator command").Fatal()
 	}
-	return nil
+	return c.checkIdle()
 }
 
 // collect gathers the frames of one request: up to Query, Sync, Flush, FunctionCall or Terminate, a batch of
@@ -243,6 +244,7 @@ func (c *Session) Handle(ctx context.Context, request []byte) error {
 	c.busySince.Store(now)
 	c.requested.Store(now)
 	c.tally.begin(now, len(request))
+	c.disarmIdle()
 	c.x.StartRequest()
 	if c.pins.Load() {
 		c.pinDefaults()
@@ -260,6 +262,7 @@ func (c *Session) Handle(ctx context.Context, request []byte) error {
 	if flushed := c.out.Flush(); err == nil {
 		err = flushed
 	}
+	c.armIdle(ctx)
 	return err
 }
 
@@ -474,6 +477,7 @@ func (c *Session) end(ctx context.Context, err error) {
 		}
 		c.x.Release()
 	}
+	c.disarmIdle()
 	c.leaveFlight()
 	if c.changes.work != nil {
 		c.changes.work.RolledBack(ctx)

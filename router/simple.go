@@ -85,6 +85,7 @@ func (c *Session) ready(ctx context.Context) error {
 		return err
 	}
 	c.report()
+	c.idle.readied = true
 	c.out.Put(func(dst []byte) []byte { return wire.AppendReady(dst, c.x.Status()) })
 	c.countRequest()
 	return nil

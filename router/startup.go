@@ -36,6 +36,10 @@ func (s *Server) welcome(ctx context.Context, conn net.Conn) {
 		c.end(ctx, err)
 		return
 	}
+	if c.console == nil {
+		c.idle.readied = true
+		c.armIdle(ctx)
+	}
 	if c.parks() {
 		c.advanceAndPark(ctx)
 		return

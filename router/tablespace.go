@@ -55,7 +55,8 @@ func (c *Session) changeTablespace(ctx context.Context, st *planner.Statement, p
 	return r, nil
 }
 
-// tablespaceShards are the shards that a statement is still to be run on, the home shard last.
+// tablespaceShards are the shards that a statement is still to be run on, the home shard last; but those first which may
+// refuse to drop it, as it does not seem to be empty. Only the attempt tells: files of dropped tables stay until a checkpoint.
 func (c *Session) tablespaceShards(ctx context.Context, data *planner.TablespaceData) ([]directory.ShardID, error) {
 	m := c.view.partitions
 	home, err := c.tablespaceOn(ctx, m.Home, data.Name)
@@ -65,7 +66,7 @@ func (c *Session) tablespaceShards(ctx context.Context, data *planner.Tablespace
 	if home.exists != data.Drop && !(data.Drop && data.IfExists) || !home.may {
 		return []directory.ShardID{m.Home}, nil // its error is the answer
 	}
-	var shards []directory.ShardID
+	var shards, perhaps []directory.ShardID
 	for i := range m.Shards {
 		shard := m.Shards[i].ID
 		if shard == m.Home {
@@ -80,17 +81,16 @@ func (c *Session) tablespaceShards(ctx context.Context, data *planner.Tablespace
 			return nil, pgerr.Newf("42710", "tablespace %q already exists", data.Name).
 				WithDetail(fmt.Sprintf("It is on shard %s, at another place.", shard)).
 				WithHint("Nothing of this cluster uses it there: drop it on that server, without the router.")
+		case data.Drop && there.used:
+			perhaps = append(perhaps, shard)
 		case there.exists == data.Drop:
 			shards = append(shards, shard)
 		}
-		if data.Drop && there.used {
-			return nil, pgerr.Newf("55000", "tablespace %q is not empty", data.Name).WithDetail(fmt.Sprintf("Shard %s uses it.", shard))
-		}
 	}
 	if data.Drop && home.used {
-		return []directory.ShardID{m.Home}, nil
+		return append(append(perhaps, m.Home), shards...), nil
 	}
-	return append(shards, m.Home), nil
+	return append(append(perhaps, shards...), m.Home), nil
 }
 
 // tablespaceState is what a shard says of a tablespace.
@@ -145,6 +145,9 @@ func halfway(err error, plan *planner.Plan, shards, done []directory.ShardID) er
 		return e.WithDetail(detail).Because(err)
 	}
 	hint := "When the cause is gone, run the statement again: it goes on where it ended."
+	if plan.Tablespace.Drop { // the home shard may have done it already
+		hint = "When the cause is gone, run DROP TABLESPACE IF EXISTS: it goes on where the statement ended."
+	}
 	if e.Hint != "" {
 		hint = e.Hint + "\n" + hint
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner"
@@ -31,8 +32,10 @@ type variables struct {
 
 	reported map[string]string // what the client was told
 	version  uint64            // changes with current
-	meaning  string            // of the settings that change what a statement means
-	env      planner.Env
+	// idleSession and idleTransaction are how long the client may be silent; 0: for ever.
+	idleSession, idleTransaction time.Duration
+	meaning                      string // of the settings that change what a statement means
+	env                          planner.Env
 	// superusers has what servers said of roles that the session has taken: "on" or "off".
 	superusers map[string]string
 	// told is the version that reported was made of.
@@ -58,7 +61,7 @@ var reportedSettings = []string{
 }
 
 // askedSettings are settings that servers do not report, whose defaults the router must know.
-var askedSettings = []string{"search_path", "default_transaction_isolation", "client_min_messages"}
+var askedSettings = []string{"search_path", "default_transaction_isolation", "client_min_messages", idleSessionSetting, idleTransactionSetting}
 
 // value is what a setting has now, as SHOW would say. Only for the reported and asked ones.
 func (v *variables) value(name string) string {
@@ -74,7 +77,11 @@ func (v *variables) value(name string) string {
 // changed brings what is derived from the settings up to date.
 func (v *variables) changed(user string) {
 	v.version++
-	v.carried = v.current.Without(snapshotSetting)
+	v.carried = v.current.Without(snapshotSetting).Without(idleSessionSetting)
+	if of := v.defaults[idleSessionSetting]; of != "" && of != "0" {
+		v.carried = v.carried.With(idleSessionSetting, "0") // a connection of the pool is idle without fault
+	}
+	v.idleSession, v.idleTransaction = settingDuration(v.value(idleSessionSetting)), settingDuration(v.value(idleTransactionSetting))
 	role := roleOf(v.current, user)
 	v.env.User = role
 	v.env.SearchPath = splitList(v.value("search_path"))
@@ -249,6 +256,7 @@ func (v *variables) committed() {
 func (c *Session) settingsChanged() {
 	c.vars.changed(c.user)
 	c.x.SetSettings(c.vars.carried)
+	c.x.LimitIdle(c.vars.idleTransaction > 0)
 	c.x.SetSnapshotMode(snapshotModes[c.vars.value(snapshotSetting)])
 }
 
@@ -331,6 +339,7 @@ func (c *Session) greet(ctx context.Context) error {
 	c.vars.base, c.vars.persistent = c.vars.current, c.vars.current
 	c.vars.changed(c.user)
 	c.x.SetSettings(c.vars.carried)
+	c.x.LimitIdle(c.vars.idleTransaction > 0)
 	c.x.SetSnapshotMode(snapshotModes[c.vars.value(snapshotSetting)])
 	c.vars.reported = make(map[string]string)
 	names := slices.Sorted(maps.Keys(defaults))
@@ -531,7 +540,16 @@ func (c *Session) setOnShard(ctx context.Context, st *planner.Statement, s *plan
 		c.vars.noteSuperuser(*rows[0][1])
 	}
 	l.SetSettings(c.vars.carried)
-	return nil
+	return c.keepIdle(ctx, l, s)
+}
+
+// keepIdle takes a limit from a connection that is the router's to keep.
+func (c *Session) keepIdle(ctx context.Context, l *link, s *planner.Setting) error {
+	if s.Name != idleSessionSetting {
+		return nil
+	}
+	_, err := c.x.Ask(ctx, l, "SELECT pg_catalog.set_config("+quote(s.Name)+", '0', false)")
+	return err
 }
 
 // maxRememberedRoles bounds what is remembered of roles.
@@ -617,6 +635,9 @@ func (c *Session) trackSetConfig(ctx context.Context, l *link, calls []planner.S
 			return err
 		}
 		c.assign(s, oneValue(rows))
+		if err := c.keepIdle(ctx, l, s); err != nil {
+			return err
+		}
 	}
 	l.SetSettings(c.vars.carried)
 	return nil

@@ -55,6 +55,7 @@ type Executor struct {
 	drawn      bool    // see PreferDrawn
 	lost       bool    // a connection of the transaction was lost
 	wrote      bool    // see TakeWrote
+	idleLimit  bool    // see LimitIdle
 	bringRole  func(ctx context.Context, shard directory.ShardID) bool
 	scratch    []byte
 	columns    []wire.Column
@@ -198,6 +199,7 @@ type Link struct {
 	unsettled bool   // the mirrors may lack something of it
 	watch     *watch // of statements whose tables cannot be seen; nil: none ran in this transaction
 	kept      bool   // a statement is not done with it
+	lifted    bool   // the transaction may be idle on it for as long as it takes
 	pinned    string // why it stays with the session after the transaction
 	unnamed   uint64 // Statement.ID of the server's unnamed statement, 0: none of the client's
 	home      bool   // it leads to the home shard
@@ -333,6 +335,9 @@ func (x *Executor) prepareLink(ctx context.Context, l *Link) error {
 		}
 	}
 	if x.tx.block && !l.begun {
+		if err := x.liftIdle(ctx); err != nil {
+			return err
+		}
 		x.enlist(l)
 	}
 	return nil

@@ -300,7 +300,7 @@ func (x *Executor) relayNotice(s *step, frame wire.Frame) error {
 // serverError is the server's error as the client gets it.
 func (l *Link) serverError(body []byte, s *step) *pgerr.Error {
 	e := pgerr.FromShard(body)
-	if e.IsFatal() {
+	if e.IsFatal() && e.Code != "25P03" && e.Code != "25P04" { // those end the session, which was idle for too long
 		e = e.AsError()
 	}
 	if e.Position != 0 && (s.shift != 0 || s.noPosition || s.part != nil) {

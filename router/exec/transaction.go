@@ -149,6 +149,10 @@ func (x *Executor) enlist(l *Link) {
 		sql += "; SET LOCAL application_name = " + Quote(name)
 		l.member = true
 	}
+	if x.idleLimit && x.Busy() {
+		sql += "; " + noIdleLimit
+		l.lifted = true
+	}
 	for i := range x.tx.later {
 		sql += "; " + x.tx.later[i].sql
 	}
@@ -160,6 +164,32 @@ func (x *Executor) enlist(l *Link) {
 	for range x.tx.savepoints {
 		l.saved = append(l.saved, l.conn.Settings())
 	}
+}
+
+const noIdleLimit = "SET LOCAL idle_in_transaction_session_timeout = 0"
+
+// LimitIdle says that the session has idle_in_transaction_session_timeout set. Its owner keeps that: in a transaction on
+// several shards one shard is idle while the client waits for another.
+func (x *Executor) LimitIdle(limit bool) { x.idleLimit = limit }
+
+// liftIdle lets the shards of the transaction be idle, because another one is about to work in it, too.
+func (x *Executor) liftIdle(ctx context.Context) error {
+	if !x.idleLimit {
+		return nil
+	}
+	for _, l := range slices.Clone(x.links) {
+		if !l.begun || l.lifted {
+			continue
+		}
+		if err := x.Drain(ctx, l); err != nil {
+			return err
+		}
+		if err := x.Command(ctx, l, noIdleLimit); err != nil {
+			return err
+		}
+		l.lifted = true
+	}
+	return nil
 }
 
 // EnlistAll sends the BEGIN to the connections of a pipeline that a BEGIN of the client has just adopted.
@@ -354,6 +384,15 @@ func (x *Executor) RollbackTo(ctx context.Context, name string) (int, error) {
 	}
 	x.heldTag = x.heldTag[:0]
 	x.tx.status = wire.TxOpen
+	several := 0
+	for _, l := range x.links {
+		if l.lifted = false; l.begun {
+			several++
+		}
+	}
+	if several > 1 {
+		return i + 1, x.liftIdle(ctx)
+	}
 	return i + 1, nil
 }
 
@@ -427,7 +466,7 @@ func (x *Executor) ended() {
 func (l *Link) endTransaction() {
 	l.begun, l.used, l.wrote, l.alone, l.member = false, false, false, false, false
 	l.captured, l.unsettled, l.notified, l.watch = false, false, false, nil
-	l.saved = l.saved[:0]
+	l.saved, l.lifted = l.saved[:0], false
 	l.rows.none()
 }
 

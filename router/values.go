@@ -32,6 +32,9 @@ type sequenceValues struct {
 	mark      uint64
 	drawn     map[directory.TableName]bool
 	lastDrawn bool
+	// newly and newLast are what the statement that runs has added to these.
+	newly   []directory.TableName
+	newLast bool
 	// alone: the connection remembers nothing of anybody else, so it has all of the session's values, or says that there is none.
 	alone bool
 	// home: the home shard may have drawn for the session.
@@ -60,16 +63,27 @@ func (v *sequenceValues) doubt(sequence directory.TableName) {
 	}
 }
 
-// failed notes that a statement failed: it may have drawn before.
+// failed notes that a statement failed: it may have drawn before, or not. What its connection had of the session's values, or has
+// got in addition, is still there.
 func (v *sequenceValues) failed() {
+	for _, sequence := range v.newly {
+		delete(v.drawn, sequence)
+	}
+	v.lastDrawn = v.lastDrawn && !v.newLast
+	v.newly, v.newLast = v.newly[:0], false
+}
+
+// elsewhere notes that the session's values are on no connection for certain.
+func (v *sequenceValues) elsewhere() {
 	clear(v.drawn)
 	v.lastDrawn = false
+	v.newly, v.newLast = v.newly[:0], false
 }
 
 // obscured notes that the home shard may have drawn on a connection that is not looked at.
 func (v *sequenceValues) obscured() {
 	v.home, v.alone, v.last = true, false, directory.TableName{}
-	v.failed()
+	v.elsewhere()
 }
 
 // noteSequences notes what a statement may do to sequences, before it runs on a link.
@@ -86,12 +100,13 @@ func (c *Session) noteSequences(l *link, plan *planner.Plan) {
 		v.mark = c.server.marks.Add(1)
 		l.MarkDrawn(v.mark)
 		c.x.PreferDrawn()
-		v.failed()
+		v.elsewhere()
 	}
 	if v.asked && !l.Pinned() {
 		c.x.Pin(l.Shard(), "values of sequences")
 	}
 	v.home, v.last = true, directory.TableName{}
+	v.newly, v.newLast = v.newly[:0], false
 	if u == nil {
 		return
 	}
@@ -99,6 +114,10 @@ func (c *Session) noteSequences(l *link, plan *planner.Plan) {
 		if v.drawn == nil {
 			v.drawn = make(map[directory.TableName]bool)
 		}
+		if !v.drawn[sequence] {
+			v.newly = append(v.newly, sequence)
+		}
+		v.newLast = v.newLast || !v.lastDrawn
 		v.drawn[sequence], v.lastDrawn = true, true
 	}
 	for _, moved := range u.Moves {

@@ -103,6 +103,8 @@ backend_of(const char *session)
 		resetPQExpBuffer(&wait_query);
 		appendPQExpBufferStr(&wait_query,
 							 "SELECT pg_catalog.pg_isolation_test_session_is_blocked($1, pg_catalog.array_agg(pid)) "
+							 /* a backend may have a transaction of another session behind it, which that function takes for its only one */
+							 "OR pg_catalog.bool_or(pid = $1 AND wait_event = 'SafeSnapshot') "
 							 "FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend'");
 	}
 ` + testerQuery,

@@ -107,6 +107,10 @@ const asideAttempts = 5
 // second, would be the victim.
 const asideWait = "300ms"
 
+// ownPlans keeps what a client has set for its own queries from the plans of ours.
+const ownPlans = "SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL enable_seqscan = on; SET LOCAL enable_indexscan = on; " +
+	"SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; SET LOCAL enable_nestloop = on; SET LOCAL enable_sort = on"
+
 // aside reads within a transaction, behind a savepoint that is undone: the locks that printing a definition takes on its
 // tables must not stay with a client's transaction, where they would be in the way of others. Reading is repeated while somebody
 // has locked a definition, and if something that another session drops at this moment has made it fail.
@@ -116,7 +120,7 @@ func aside(ctx context.Context, conn *pgx.Conn, read func() error) error {
 	}
 	const name = "shardyard_aside"
 	for attempt := 1; ; attempt++ {
-		if _, err := conn.Exec(ctx, "SAVEPOINT "+name+"; SET LOCAL lock_timeout = '"+asideWait+"'", pgx.QueryExecModeSimpleProtocol); err != nil {
+		if _, err := conn.Exec(ctx, "SAVEPOINT "+name+"; SET LOCAL lock_timeout = '"+asideWait+"'; "+ownPlans, pgx.QueryExecModeSimpleProtocol); err != nil {
 			return err
 		}
 		failed := read()

@@ -1,6 +1,7 @@
 package catalogs
 
-// What another session drops meanwhile has no definition any more: NULL.
+// What another session drops meanwhile has no definition any more: NULL. A view that an old snapshot still shows must not be asked for
+// it; pg_table_is_visible tells what exists now.
 //
 // A user relation is one outside Postgres's own schemas.
 const notSystem = `n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'`
@@ -25,7 +26,7 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistenc
        pg_catalog.pg_get_userbyid(c.relowner)::text, c.relrowsecurity, c.relforcerowsecurity, c.reltype,
        ` + extension("pg_class", "c.oid") + `,
        coalesce(w.fdwhandler = 0, false),
-       CASE WHEN c.relkind IN ('v', 'm') THEN coalesce(pg_catalog.pg_get_viewdef(c.oid), '') ELSE '' END,
+       CASE WHEN c.relkind IN ('v', 'm') AND pg_catalog.pg_table_is_visible(c.oid) IS NOT NULL THEN coalesce(pg_catalog.pg_get_viewdef(c.oid), '') ELSE '' END,
        coalesce(own.nspname::text, ''), coalesce(own.relname::text, '')
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

@@ -50,7 +50,7 @@ func (x *Executor) settleMirrors(ctx context.Context, last bool) error {
 			continue
 		}
 		if last {
-			if err := x.Command(ctx, l, "SET CONSTRAINTS ALL IMMEDIATE"); err != nil {
+			if err := x.runDeferred(ctx, l); err != nil {
 				return err
 			}
 		}

@@ -32,6 +32,7 @@ type step struct {
 	kind      stepKind
 	silent    bool       // the answer is not for the client
 	notices   bool       // but its notices are
+	noBlock   bool       // except the warning that it should stand in a block
 	key       string     // stepParse: content to confirm; "" for the unnamed statement
 	statement *Statement // stepParse: what is parsed
 	own       []byte     // stepLocal
@@ -225,7 +226,7 @@ func (x *Executor) answer(l *Link, s *step, frame wire.Frame, mute bool) (done b
 		}
 		return false, x.relayRow(l, s, frame)
 	case wire.TypeNotice:
-		if !silent || s.notices && !mute {
+		if !silent || s.notices && !mute && !(s.noBlock && string(wire.ErrorField(frame.Body, wire.FieldCode)) == "25P01") {
 			return false, x.relayNotice(s, frame)
 		}
 	case wire.TypeParameterStatus:

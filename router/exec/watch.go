@@ -88,7 +88,7 @@ func (x *Executor) settleWatched(ctx context.Context, last bool) error {
 					return err
 				}
 			}
-			if err := x.Command(ctx, l, "SET CONSTRAINTS ALL IMMEDIATE"); err != nil {
+			if err := x.runDeferred(ctx, l); err != nil {
 				return err
 			}
 		}
@@ -97,6 +97,19 @@ func (x *Executor) settleWatched(ctx context.Context, last bool) error {
 		}
 	}
 	return nil
+}
+
+// runDeferred runs what the transaction has deferred to its end. The client hears the notices, as from COMMIT.
+func (x *Executor) runDeferred(ctx context.Context, l *Link) error {
+	const sql = "SET CONSTRAINTS ALL IMMEDIATE"
+	if l.pipelined && !l.begun {
+		x.queueExtended(l, sql)
+		last := &l.steps[len(l.steps)-1]
+		last.notices, last.noBlock = true, true
+		return x.Drain(ctx, l)
+	}
+	x.queueQuery(l, sql, step{kind: stepQuery, silent: true, notices: true})
+	return x.run(ctx, l)
 }
 
 // SettleAll is what a commit does first: what is deferred runs, and what must be looked at is.

@@ -37,7 +37,8 @@ type later struct {
 	access    string // of SET TRANSACTION
 }
 
-// back forgets what was said behind savepoint i; with released the statements stay, without their savepoints.
+// back forgets what was said behind savepoint i; with released the statements stay, without their savepoints,
+// but for READ ONLY and READ WRITE, which end with their subtransaction.
 func (t *transaction) back(i int, released bool) {
 	seen := 0
 	for at, l := range t.later {
@@ -53,7 +54,7 @@ func (t *transaction) back(i int, released bool) {
 		}
 		kept := t.later[:at]
 		for _, behind := range t.later[at:] {
-			if !behind.savepoint {
+			if !behind.savepoint && behind.access == "" {
 				kept = append(kept, behind)
 			}
 		}

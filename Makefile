@@ -4,12 +4,14 @@
 #   ONCE=1             make demo ends after the tour
 #   RUN=pattern        make test and make bench run only what matches
 #   FUZZTIME=10m       time of each fuzz target
-#   CHAOSTIME=5m       time of make chaos; SEED=n repeats one of its runs
+#   CHAOSTIME=5m       time of make chaos and make clients; SEED=n repeats one of their runs
+#   SOAKTIME=10m       time of make soak
 
 GO ?= go
 LISTEN ?= 127.0.0.1:6432
 FUZZTIME ?= 10m
 CHAOSTIME ?= 5m
+SOAKTIME ?= 10m
 
 # Postgres's own grammar is C code.
 export CGO_ENABLED = 1
@@ -19,7 +21,7 @@ endif
 
 # Packages without goroutines of their own; and tests of the whole, which mostly wait for servers and for routers in processes of
 # their own. All others are tested under the race detector. What takes longest begins first.
-PLAIN = ./internal/oracle ./internal/chaos ./internal/clients ./internal/crash ./internal/compose ./internal/bench \
+PLAIN = ./internal/oracle ./internal/chaos ./internal/clients ./internal/crash ./internal/compose ./internal/bench ./internal/soak \
 	./directory ./planner/... ./rebalance ./router/merge ./router/pgerr ./router/wire
 SLOW = ./router ./router/schema
 # Test programs are linked without what only debuggers read, and vetted by make lint.
@@ -82,6 +84,14 @@ chaos: ## move money for CHAOSTIME while shards, routers and etcd are killed (-9
 .PHONY: conformance
 conformance: ## run PostgreSQL's own regression and isolation suites through the router (RUN=files, CONFORMANCE_FLAGS='-suites regress -json')
 	$(GO) run ./internal/conformance $(if $(RUN),-run '$(RUN)') $(CONFORMANCE_FLAGS)
+
+.PHONY: clients
+clients: ## a thousand clients on 16 server connections of each shard for CHAOSTIME, while shards restart (SEED=n)
+	$(GO) test -timeout 60m -count=1 -v -run TestClients ./internal/soak -clients.n 1000 -clients.for $(CHAOSTIME) $(if $(SEED),-soak.seed $(SEED))
+
+.PHONY: soak
+soak: ## clients that connect, cancel and vanish for SOAKTIME; nothing may grow (SEED=n)
+	$(GO) test -timeout 60m -count=1 -v -run TestSoak ./internal/soak -soak.for $(SOAKTIME) $(if $(SEED),-soak.seed $(SEED))
 
 .PHONY: bench
 bench: build ## measure what the router costs: select, commit, scatter, copy (RUN, BENCH_FLAGS); writes docs/performance.md

@@ -337,7 +337,7 @@ func (c *Session) handleFrame(ctx context.Context, frame wire.Frame) error {
 // copyFrame takes a message while a shard waits for COPY data.
 func (c *Session) copyFrame(ctx context.Context, frame wire.Frame) error {
 	var err error
-	ended := true
+	var ended bool
 	switch frame.Type {
 	case wire.TypeCopyData:
 		ended, err = c.x.CopyData(ctx, frame.Raw)

@@ -45,6 +45,7 @@ type waiter struct {
 	ready      chan *Conn // buffered by one; nil: the right to open
 	session    uint64
 	since      time.Time
+	holds      bool // its session holds connections of other pools
 	prev, next *waiter
 	queued     bool
 }
@@ -55,14 +56,27 @@ type waiters struct {
 	length      int
 }
 
+// push adds one at the end of the queue. Those that hold connections come before those that hold none: what others wait for is
+// given back soonest so.
 func (l *waiters) push(w *waiter) {
-	w.prev, w.next, w.queued = l.last, nil, true
-	if l.last == nil {
-		l.first = w
-	} else {
-		l.last.next = w
+	before := l.last
+	if w.holds {
+		before = nil
+		for next := l.first; next != nil && next.holds; next = next.next {
+			before = next
+		}
 	}
-	l.last = w
+	w.prev, w.queued = before, true
+	if before == nil {
+		w.next, l.first = l.first, w
+	} else {
+		w.next, before.next = before.next, w
+	}
+	if w.next == nil {
+		l.last = w
+	} else {
+		w.next.prev = w
+	}
 	l.length++
 }
 
@@ -119,7 +133,7 @@ func (p *pool) acquire(ctx context.Context, shard directory.Shard, epoch directo
 			closeAll(stale)
 			return nil, false, p.full(size, "too many statements wait for a connection")
 		}
-		w = &waiter{ready: make(chan *Conn, 1), session: want.Session, since: p.lastUsed}
+		w = &waiter{ready: make(chan *Conn, 1), session: want.Session, since: p.lastUsed, holds: want.Holds && want.Session != 0}
 		p.waiting.push(w)
 	}
 	p.mu.Unlock()
@@ -218,7 +232,14 @@ func (p *pool) wait(ctx context.Context, w *waiter, reserve bool) (*Conn, error)
 		defer short.Stop()
 		patience = short.C
 	}
+	var look <-chan time.Time
+	if w.holds {
+		ticker := time.NewTicker(stuckEvery)
+		defer ticker.Stop()
+		look = ticker.C
+	}
 	var err error
+	suspected := false
 	for err == nil {
 		select {
 		case c, ok := <-w.ready:
@@ -229,6 +250,11 @@ func (p *pool) wait(ctx context.Context, w *waiter, reserve bool) (*Conn, error)
 			return c, nil
 		case <-patience:
 			p.useReserve()
+		case <-look:
+			before := suspected
+			if suspected = p.owner.givesWay(w); suspected && before {
+				err = errCircle(p.key.shard)
+			}
 		case <-ctx.Done():
 			err = fmt.Errorf("wait for a connection to shard %s: %w", p.key.shard, context.Cause(ctx))
 		case <-timer.C:

@@ -82,6 +82,9 @@ type Wish struct {
 	Settings *Settings
 	// Session is who gets it, for Connections and Waiting. 0: nobody in particular.
 	Session uint64
+	// Holds: the session holds connections to other shards meanwhile. It comes before those that hold none, and gives way (40P01) if
+	// it and others wait for each other.
+	Holds bool
 	// Drawn: the session has drawn from sequences, and would like the connection that remembers their values.
 	Drawn bool
 }

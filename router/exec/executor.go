@@ -293,7 +293,7 @@ func (x *Executor) acquire(ctx context.Context, id directory.ShardID) (*Link, er
 	}
 	ctx, release := x.Cancellable(ctx)
 	defer release()
-	wish := backend.Wish{Settings: x.settings, Session: x.session, Drawn: x.drawn}
+	wish := backend.Wish{Settings: x.settings, Session: x.session, Drawn: x.drawn, Holds: len(x.links) > 0}
 	conn, err := x.pools.AcquireFor(ctx, *shard, x.identity, x.view.Map.Epoch, wish)
 	if err != nil && x.bringRole != nil && id != x.view.Map.Home && turnedAway(err) && x.bringRole(ctx, id) {
 		conn, err = x.pools.AcquireFor(ctx, *shard, x.identity, x.view.Map.Epoch, wish)

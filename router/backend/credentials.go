@@ -3,6 +3,7 @@ package backend
 import (
 	"container/list"
 	"context"
+	"errors"
 	"net"
 	"sync"
 
@@ -108,7 +109,7 @@ func (p *Pools) logIn(config *pgx.ConnConfig) *credential {
 // codeInvalidPassword is the SQLSTATE of a password that a server does not take.
 const codeInvalidPassword = "28P01"
 
-// loginFailed is connectFailed for a connection that used a credential, which is forgotten if the shard did not take it.
+// loginFailed is connectFailed for a connection that used a credential, which is forgotten if the shard tried and did not take it.
 func (p *Pools) loginFailed(ctx context.Context, shard directory.ShardID, config *pgx.ConnConfig, used *credential, err error) error {
 	failed := connectFailed(ctx, shard, err)
 	e := pgerr.Of(failed)
@@ -118,7 +119,10 @@ func (p *Pools) loginFailed(ctx context.Context, shard directory.ShardID, config
 	hint := "The password is that of the router's configuration."
 	switch {
 	case used != nil:
-		p.credentials.forget(used)
+		// Keys that are for another verifier were not even tried: they may be right for the other shards.
+		if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) {
+			p.credentials.forget(used)
+		}
 		hint = "If the role's password has changed, connect again with the new one. Its verifier must be the same on all shards: " +
 			"ALTER ROLE … PASSWORD through the router sees to that."
 	case config.Password == "":

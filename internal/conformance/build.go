@@ -19,7 +19,7 @@ var modules = map[string]string{
 // build compiles what no package has, unless the cache has it.
 func (t *tools) build(ctx context.Context, dev, isolationRegress string) error {
 	include := filepath.Join(dev, "usr/include/postgresql", fmt.Sprint(t.binaries.Major), "server")
-	flags := []string{"-O1", "-w", "-D_GNU_SOURCE", "-I", include, "-I", "/usr/include/postgresql", "-I", "/usr/include/postgresql/internal"}
+	flags := []string{"-O1", "-w", "-D_GNU_SOURCE", "-DREFINT_VERBOSE", "-I", include, "-I", "/usr/include/postgresql", "-I", "/usr/include/postgresql/internal"}
 	for name, source := range modules {
 		target := filepath.Join(t.built, name)
 		if exists(target) {
@@ -32,6 +32,9 @@ func (t *tools) build(ctx context.Context, dev, isolationRegress string) error {
 	}
 	if err := t.buildTester(ctx, dev, flags); err != nil {
 		return err
+	}
+	if exists(t.isolationRegress()) {
+		return nil
 	}
 	// It looks for isolationtester beside itself.
 	program, err := os.ReadFile(isolationRegress)

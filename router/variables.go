@@ -154,7 +154,9 @@ func (v *variables) reset(name string, local bool) {
 
 // isCustom reports whether a setting is one of the application's own (app.tenant). Postgres leaves it empty when
 // it is reset, where a connection that never had it knows no such name.
-func isCustom(name string) bool { return strings.Contains(name, ".") && name != snapshotSetting }
+func isCustom(name string) bool {
+	return strings.Contains(name, ".") && name != snapshotSetting && !strings.HasPrefix(name, "plpgsql.")
+}
 
 // isPlainCustom reports whether a name of one's own is one that Postgres takes: two or more simple identifiers with dots between.
 func isPlainCustom(name string) bool {

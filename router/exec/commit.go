@@ -69,7 +69,9 @@ func boolOrder(b bool) int {
 }
 
 func (x *Executor) commitLink(ctx context.Context, l *Link) error {
-	err := x.Command(ctx, l, "COMMIT")
+	// What is deferred to the end has notices for the client.
+	x.queueQuery(l, "COMMIT", step{kind: stepQuery, silent: true, notices: true})
+	err := x.run(ctx, l)
 	switch {
 	case err == nil:
 		l.begun = false
@@ -106,7 +108,7 @@ func (x *Executor) runAll(ctx context.Context, errands []errand) error {
 			e.err = pgerr.Newf(pgerr.ConnectionFailure, "connection to shard %s was lost", e.link.shard)
 			continue
 		}
-		x.queueQuery(e.link, e.sql, step{kind: stepQuery, silent: true, collect: &e.rows})
+		x.queueQuery(e.link, e.sql, step{kind: stepQuery, silent: true, notices: true, collect: &e.rows})
 		e.err = x.send(e.link)
 		// gofail: var afterSend struct{}
 	}

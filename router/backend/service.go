@@ -59,7 +59,7 @@ func (p *Pools) ServiceAs(ctx context.Context, shard directory.Shard, database, 
 		if kept == nil {
 			break
 		}
-		if kept.PgConn().CheckConn() == nil {
+		if p.alive(ctx, kept) {
 			return kept, nil
 		}
 		p.closeService(ctx, kept)
@@ -73,6 +73,13 @@ func (p *Pools) ServiceAs(ctx context.Context, shard directory.Shard, database, 
 		return nil, p.loginFailed(ctx, shard.ID, config, used, err)
 	}
 	return conn, nil
+}
+
+// alive asks a kept connection: its server may have gone meanwhile.
+func (p *Pools) alive(ctx context.Context, kept *pgx.Conn) bool {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
+	defer cancel()
+	return kept.Ping(ctx) == nil
 }
 
 // KeepService takes back a connection of Service for the next who wants one like it. Its session must be as it was at first:

@@ -89,9 +89,9 @@ var mistakes = []mistake{
 	},
 	{
 		"a shard that joins a transaction gets no savepoints", "router/exec/transaction.go",
-		`		sql += "; SAVEPOINT " + directory.QuoteIdentifier(name)`,
-		`		if !planted() {
-			sql += "; SAVEPOINT " + directory.QuoteIdentifier(name)
+		`		sql += "; " + x.tx.later[i].sql`,
+		`		if !planted() || !x.tx.later[i].savepoint {
+			sql += "; " + x.tx.later[i].sql
 		}`,
 	},
 	{

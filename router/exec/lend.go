@@ -51,10 +51,13 @@ func (x *Executor) Lend(ctx context.Context, l *Link, use func(*pgx.Conn) error)
 // waits until an answer is due, and does not touch the link before: what comes later is not pgx's.
 type lentConn struct {
 	link     *Link
-	greeted  bool
+	greeted  bool // the start-up message was written
+	deadline time.Time
+
+	// Of the one who reads, which may be pgx's reader in the background.
+	welcomed bool
 	buffered []byte
 	last     byte // type of the last frame in buffered
-	deadline time.Time
 
 	mu     sync.Mutex
 	change *sync.Cond
@@ -72,7 +75,6 @@ func newLentConn(l *Link) *lentConn {
 func (c *lentConn) Write(b []byte) (int, error) {
 	if !c.greeted {
 		c.greeted = true
-		c.greet()
 		c.expect(1)
 		return len(b), nil
 	}
@@ -130,6 +132,7 @@ func (c *lentConn) await() error {
 	return nil
 }
 
+// greet buffers the answer to the start-up message.
 func (c *lentConn) greet() {
 	c.buffered = wire.AppendAuthenticationOK(c.buffered)
 	for name, value := range c.link.conn.ParameterStatuses {
@@ -143,6 +146,10 @@ func (c *lentConn) Read(b []byte) (int, error) {
 	if len(c.buffered) == 0 {
 		if err := c.await(); err != nil {
 			return 0, err
+		}
+		if !c.welcomed {
+			c.welcomed = true
+			c.greet()
 		}
 	}
 	if len(c.buffered) == 0 {

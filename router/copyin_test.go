@@ -170,7 +170,11 @@ func TestCopyInEnds(t *testing.T) {
 		}
 		eventually(t, "all is rolled back", func() bool { return copyingNow(t, b) == 0 })
 
-		g = &generated{n: 50_000, before: map[int]func() error{30_000: func() error { return conn.PgConn().CancelRequest(t.Context()) }}}
+		g = &generated{n: 50_000, before: map[int]func() error{30_000: func() error {
+			// Before the router has read the COPY nothing runs that could be cancelled.
+			eventually(t, "rows arrive", func() bool { return copyingNow(t, b) > 0 })
+			return conn.PgConn().CancelRequest(t.Context())
+		}}}
 		if _, err := copyInto(t, conn, g, copyItems); err == nil || err.Code != "57014" {
 			t.Fatalf("cancelled while it sends: %v", err)
 		}

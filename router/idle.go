@@ -23,7 +23,7 @@ type idleTimer struct {
 	timer   *time.Timer
 	readied bool          // the last request was answered with ReadyForQuery
 	round   atomic.Uint64 // counts the requests
-	expired atomic.Uint64 // the request behind which the client was silent for too long; 0: none
+	expired atomic.Uint64 // 1 + the number of requests after which the client was silent for too long; 0: it was not
 }
 
 // armIdle begins to wait for the client.
@@ -37,7 +37,7 @@ func (c *Session) armIdle(ctx context.Context) {
 	}
 	round := c.idle.round.Load()
 	c.idle.timer = time.AfterFunc(limit, func() {
-		c.idle.expired.Store(round)
+		c.idle.expired.Store(round + 1)
 		c.wake(ctx)
 	})
 }
@@ -54,7 +54,7 @@ func (c *Session) disarmIdle() {
 
 // checkIdle is the error that ends a session whose client has been silent for too long.
 func (c *Session) checkIdle() error {
-	if expired := c.idle.expired.Load(); expired == 0 || expired != c.idle.round.Load() || len(c.request) > 0 {
+	if c.idle.expired.Load() != c.idle.round.Load()+1 || len(c.request) > 0 {
 		return nil
 	}
 	if c.x.Status() == wire.TxIdle {

@@ -1,6 +1,7 @@
 package router_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -15,8 +16,10 @@ import (
 // ended waits until the server ends a session, and returns the SQLSTATE with which it did.
 func ended(t *testing.T, conn *pgx.Conn) string {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if _, err := conn.PgConn().ReceiveMessage(t.Context()); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for {
+		if _, err := conn.PgConn().ReceiveMessage(ctx); err != nil {
 			var told *pgconn.PgError
 			if errors.As(err, &told) {
 				return told.Code
@@ -24,7 +27,6 @@ func ended(t *testing.T, conn *pgx.Conn) string {
 			return err.Error()
 		}
 	}
-	return "still there"
 }
 
 // A client that is silent for too long is told so and turned out, in a transaction or outside of one; its transaction is rolled
@@ -38,6 +40,10 @@ func TestIdleLimits(t *testing.T) {
 		expect(t, idle, "SHOW idle_session_timeout", "300ms\nSHOW")
 		if got := ended(t, idle); got != "57P05" {
 			t.Errorf("an idle session ended with %s", got)
+		}
+		silent := b.connect(0, func(c *pgx.ConnConfig) { c.RuntimeParams["idle_session_timeout"] = "300ms" })
+		if got := ended(t, silent); got != "57P05" {
+			t.Errorf("a session that never asked anything ended with %s", got)
 		}
 		for _, sql := range []string{"UPDATE items SET name = 'x' WHERE id = 1", "UPDATE items SET name = 'x'", "SELECT 1/0", "SELECT 1"} {
 			within := b.connect(0)

@@ -58,6 +58,7 @@ type Session struct {
 	preparedCount   atomic.Int32
 	statementsSeen  int
 	killed          atomic.Bool      // it is to end
+	woken           atomic.Bool      // it is to look what is due, though its client has sent nothing
 	counted         bool             // among the clients of its database and user; guarded by the server's mutex
 	console         *console.Session // not nil: a client of the admin database
 	tally           tally
@@ -128,8 +129,8 @@ func (c *Session) parks() bool { return c.server.parker != nil && !c.encrypted }
 
 // advanceAndPark runs what the client sent and parks the session again.
 func (c *Session) advanceAndPark(ctx context.Context) {
+	c.woken.Store(false)
 	err := c.advance(ctx)
-	listener := c.listens.listener
 	if err == nil {
 		c.restIdle()
 		err = c.server.parker.park(ctx, c)
@@ -138,7 +139,7 @@ func (c *Session) advanceAndPark(ctx context.Context) {
 		c.end(ctx, err)
 		return
 	}
-	if listener != nil && listener.Waiting() { // it came before the session was parked
+	if c.woken.Load() { // before it was parked
 		c.server.parker.unpark(ctx, c)
 	}
 }
@@ -506,9 +507,11 @@ func (c *Session) cancel(ctx context.Context) {
 	}
 }
 
-// wake makes an idle session look whether the server drains. Any goroutine may call it.
+// wake makes an idle session look what is due: whether the server drains, a notification, an idle limit. What it is to see must
+// have been stored before. Any goroutine may call it.
 func (c *Session) wake(ctx context.Context) {
 	if c.parks() {
+		c.woken.Store(true)
 		c.server.parker.unpark(ctx, c)
 		return
 	}

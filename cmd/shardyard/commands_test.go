@@ -103,7 +103,7 @@ func TestCommandsOnACluster(t *testing.T) {
 	if out, err := execute(t, "map", "import", "--force", file, where); err == nil {
 		t.Errorf("a damaged export was imported: %s", out)
 	}
-	reloadRules(t, cluster)
+	reloadBySignal(t, cluster)
 }
 
 // shardATable does so through a router.

@@ -19,8 +19,9 @@ const (
 	// watchPause is the pause between two looks at processes.
 	watchPause = time.Millisecond
 	// watchState says of a process: whether it has begun its present message since the shard was locked and, if so,
-	// whether it has a snapshot, waits for a lock, or is done and waits for its client.
-	watchState = `SELECT a.query_start > pg_catalog.now() AND
+	// whether it has a snapshot, waits for a lock, or is done and waits for its client. The activity that a transaction has
+	// seen once it sees for ever, unless it forgets it; that is the first row.
+	watchState = `SELECT pg_catalog.pg_stat_clear_snapshot(); SELECT a.query_start > pg_catalog.now() AND
 	(a.backend_xmin IS NOT NULL OR a.wait_event_type = 'Lock' OR a.wait_event = 'ClientRead' OR a.state <> 'active')
 FROM pg_catalog.pg_stat_get_activity(%d) AS a`
 )
@@ -63,7 +64,7 @@ func (r *round) without(processes []Process) ([]Process, error) {
 		rows, err := q.conn.receive()
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("look at process %d of shard %s: %w", q.process.PID, q.process.Shard, err))
-		} else if len(rows) > 0 && rows[0][0] != "t" { // one that is gone needs no snapshot
+		} else if len(rows) > 1 && rows[1][0] != "t" { // one that is gone needs no snapshot
 			rest = append(rest, q.process)
 		}
 	}

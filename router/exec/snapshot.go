@@ -62,21 +62,28 @@ func (x *Executor) holdFor(ctx context.Context, shards int) (*commit.Hold, error
 	return x.hold(ctx)
 }
 
-// awaitBound bounds the time for which a statement that writes keeps the gate.
-const awaitBound = 100 * time.Millisecond
+// awaitBound bounds the time for which a statement that writes keeps the gate. It is long: such a statement cannot be begun again,
+// and only a server that is stopped or overloaded comes near it.
+const awaitBound = 5 * time.Second
 
 // awaitSnapshots waits until processes that were told to run have taken their snapshots, or wait for locks, as
-// statements that write do after that. One that is not seen to do so within the bound goes on: its server is overloaded.
+// statements that write do after that.
 func awaitSnapshots(ctx context.Context, hold *commit.Hold, processes []commit.Process) error {
 	if hold == nil {
 		return nil
 	}
 	bounded, cancel := context.WithTimeout(ctx, awaitBound)
 	defer cancel()
-	if err := hold.AwaitSnapshots(bounded, processes); err != nil && bounded.Err() == nil {
-		return err
+	err := hold.AwaitSnapshots(bounded, processes)
+	if err != nil && ctx.Err() == nil && bounded.Err() != nil {
+		return noSnapshot(awaitBound).Because(err)
 	}
-	return nil
+	return err
+}
+
+func noSnapshot(within time.Duration) *pgerr.Error {
+	return pgerr.Newf("55P03", "could not take a snapshot of all shards within %s", within).
+		WithHint("Shards are busy or tables are locked. Run the statement again, or SET shardyard.snapshot = 'shard' if each shard's own snapshot will do.")
 }
 
 // gated runs take, which has shards take their snapshots, while nothing can be decided and all that was is seen. take
@@ -94,9 +101,7 @@ func (x *Executor) gated(ctx context.Context, bound time.Duration, take func(unt
 			return err
 		}
 		if attempt == snapshotAttempts {
-			return errors.Join(pgerr.Newf("55P03", "could not take a snapshot of all shards within %s", bound).
-				WithHint("Shards are busy or tables are locked. Run the statement again, or SET shardyard.snapshot = 'shard' if each shard's own snapshot will do."),
-				again())
+			return errors.Join(noSnapshot(bound), again())
 		}
 		if err := again(); err != nil {
 			return err

@@ -516,33 +516,67 @@ func (c *Session) setOnShard(ctx context.Context, st *planner.Statement, s *plan
 		return err
 	}
 	defer c.x.Idle()
-	outside := s.Local && !c.x.InBlock() && !c.x.InImplicitBlock()
-	if err := c.x.Command(ctx, l, st.Text); err != nil {
-		return shifted(err, st)
+	if s.Local && !c.x.InBlock() && !c.x.InImplicitBlock() {
+		return shifted(c.x.Command(ctx, l, st.Text), st)
 	}
-	if outside {
-		return nil
-	}
-	// Invariant: what a connection has of the session is set for the connection's session, never
-	// LOCAL, so that the same record of it is right after the transaction. The session's default may be
-	// one of its start-up message, which the server does not know.
-	now := "pg_catalog.current_setting(" + quote(s.Name) + ")"
-	if value, ok := c.vars.base.Get(s.Name); ok && s.Default {
-		now = quote(value)
-	}
-	rows, err := c.x.Ask(ctx, l, "SELECT pg_catalog.set_config("+quote(s.Name)+", "+now+", false), pg_catalog.current_setting('is_superuser')")
+	value, err := c.setForSession(ctx, l, st, s)
 	if err != nil {
 		return err
 	}
-	if len(rows) != 1 || len(rows[0]) != 2 || rows[0][0] == nil || rows[0][1] == nil {
-		return fmt.Errorf("set %s: unexpected answer", s.Name)
-	}
-	c.assign(s, *rows[0][0])
+	c.assign(s, value)
 	if s.Name == "role" || s.Name == "session_authorization" {
-		c.vars.noteSuperuser(*rows[0][1])
+		is, err := c.askOne(ctx, l, "SHOW is_superuser")
+		if err != nil {
+			return err
+		}
+		c.vars.noteSuperuser(is)
 	}
 	l.SetSettings(c.vars.carried)
 	return c.keepIdle(ctx, l, s)
+}
+
+// withoutLocal is the text of a SET LOCAL as a SET. The positions in it stay.
+func withoutLocal(text string) string {
+	words := lexer.New(text)
+	for {
+		word, ok := words.Next()
+		if !ok {
+			return text
+		}
+		if strings.EqualFold(text[word.Start:word.End], "local") {
+			return text[:word.Start] + strings.Repeat(" ", word.End-word.Start) + text[word.End:]
+		}
+	}
+}
+
+// setForSession sets on a connection and returns the value as Postgres shows it.
+//
+// Invariant: what a connection has of the session is set for the connection's session, never LOCAL, so that the same record of it
+// is right after the transaction. Nor may a setting take the transaction's snapshot, as a query would: Postgres takes it at the first one.
+func (c *Session) setForSession(ctx context.Context, l *link, st *planner.Statement, s *planner.Setting) (value string, err error) {
+	text := st.Text
+	if s.Local {
+		text = withoutLocal(text)
+	}
+	if err := c.x.Command(ctx, l, text); err != nil {
+		return "", shifted(err, st)
+	}
+	if base, ok := c.vars.base.Get(s.Name); ok && s.Default { // a default of the start-up message, which the server does not know
+		return c.askOne(ctx, l, "SELECT pg_catalog.set_config("+quote(s.Name)+", "+quote(base)+", false)")
+	}
+	return c.askOne(ctx, l, "SHOW "+directory.QuoteIdentifier(s.Name))
+}
+
+// askOne asks a shard for one value.
+func (c *Session) askOne(ctx context.Context, l *link, sql string) (string, error) {
+	rows, err := c.x.Ask(ctx, l, sql)
+	if err != nil {
+		return "", err
+	}
+	if len(rows) != 1 || len(rows[0]) != 1 || rows[0][0] == nil {
+		return "", fmt.Errorf("read a setting: unexpected answer to %s", sql)
+	}
+	return *rows[0][0], nil
 }
 
 // keepIdle takes a limit from a connection that is the router's to keep.

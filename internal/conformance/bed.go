@@ -134,7 +134,7 @@ func (b *bed) environment() []string {
 	return []string{fmt.Sprintf("%s=%d", backendsVariable, b.backends.Addr().(*net.TCPAddr).Port)}
 }
 
-// answer tells who asks which backend works for a session.
+// answer tells who asks which backends work for a session.
 func (b *bed) answer() {
 	for {
 		conn, err := b.backends.Accept()
@@ -154,13 +154,13 @@ func (b *bed) answerOne(conn net.Conn) {
 	if err != nil {
 		return
 	}
-	backend := uint32(0)
+	var backends []string
 	if session, err := strconv.ParseUint(strings.TrimSpace(line), 10, 32); err == nil {
-		if list := b.running.Backends(uint32(session)); len(list) > 0 {
-			backend = list[len(list)-1]
+		for _, pid := range b.running.Backends(uint32(session)) {
+			backends = append(backends, strconv.FormatUint(uint64(pid), 10))
 		}
 	}
-	_, _ = fmt.Fprintf(conn, "%d", backend)
+	_, _ = fmt.Fprintf(conn, "{%s}", strings.Join(backends, ","))
 }
 
 // usage proves that the router planned and did not only pass bytes on.

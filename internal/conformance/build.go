@@ -52,8 +52,8 @@ func exists(file string) bool {
 }
 
 // Where a session waits for a lock, isolationtester asks for the backend by the number that the session was given. Behind a
-// pooler that is not the backend's, and the backend is another one in each transaction. So this program's copy asks which backend
-// runs the session's statement now, of the harness, whose address is in backendsVariable; without that it is as ever.
+// pooler that is not the backend's, and the backend is another one in each transaction. So this program's copy asks which backends
+// run the session's statement now, of the harness, whose address is in backendsVariable; without that it is as ever.
 const backendsVariable = "SHARDYARD_BACKENDS"
 
 const (
@@ -71,11 +71,11 @@ var testerChanges = map[string]string{
 #include <arpa/inet.h>
 #include <unistd.h>
 
-/* the server's number of the backend that works for a session now, "0" if none does */
+/* the servers' numbers of the backends that work for a session now, as an array */
 static const char *
-backend_of(const char *session)
+backends_of(const char *session)
 {
-	static char answer[32];
+	static char answer[1024];
 	struct sockaddr_in at = {0};
 	const char *port = getenv("` + backendsVariable + `");
 	int			fd;
@@ -96,7 +96,7 @@ backend_of(const char *session)
 	n = read(fd, answer, sizeof(answer) - 1);
 	close(fd);
 	if (n < 1)
-		return "0";
+		return "{}";
 	answer[n] = 0;
 	return answer;
 }
@@ -105,23 +105,22 @@ backend_of(const char *session)
 	{
 		resetPQExpBuffer(&wait_query);
 		appendPQExpBufferStr(&wait_query,
-							 "SELECT pg_catalog.pg_isolation_test_session_is_blocked($1, pg_catalog.array_agg(pid)) "
+							 "SELECT pg_catalog.bool_or(pg_catalog.pg_isolation_test_session_is_blocked(b, a.pids) "
 							 /* a backend may have a transaction of another session behind it, which that function takes for its only one */
-							 "OR pg_catalog.bool_or(pid = $1 AND wait_event = 'SafeSnapshot') "
-							 "FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend'");
+							 "OR b = ANY (a.waiting)) "
+							 "FROM pg_catalog.unnest($1::int4[]) b, (SELECT pg_catalog.array_agg(pid) AS pids, "
+							 "pg_catalog.array_agg(pid) FILTER (WHERE wait_event = 'SafeSnapshot') AS waiting "
+							 "FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend') a");
 	}
 ` + testerQuery,
-	testerAsk: `				const char *backend = backend_of(conns[step->session + 1].backend_pid_str);
+	testerAsk: `				const char *backends = backends_of(conns[step->session + 1].backend_pid_str);
 
-				res = PQexecPrepared(conns[0].conn, PREP_WAITING, 1, &backend, NULL, NULL, 0);`,
+				res = PQexecPrepared(conns[0].conn, PREP_WAITING, 1, &backends, NULL, NULL, 0);`,
 }
 
 // buildTester builds isolationtester.
 func (t *tools) buildTester(ctx context.Context, dev string, flags []string) error {
 	target := filepath.Join(t.built, "isolationtester")
-	if exists(target) {
-		return nil
-	}
 	folder := filepath.Join(t.sources, "src/test/isolation")
 	text, err := os.ReadFile(filepath.Join(folder, "isolationtester.c"))
 	if err != nil {
@@ -135,6 +134,9 @@ func (t *tools) buildTester(ctx context.Context, dev string, flags []string) err
 		changed = strings.Replace(changed, old, replacement, 1)
 	}
 	source := filepath.Join(t.built, "isolationtester.c")
+	if earlier, err := os.ReadFile(source); err == nil && string(earlier) == changed && exists(target) {
+		return nil
+	}
 	if err := os.WriteFile(source, []byte(changed), 0o644); err != nil {
 		return err
 	}

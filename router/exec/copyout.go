@@ -170,7 +170,7 @@ func (j *copyJoin) awaitResponse(ctx context.Context, l *Link, first bool) error
 			}
 			return nil
 		case wire.TypeNotice:
-			if err := j.x.out.Append(frame.Raw); err != nil {
+			if err := j.x.passNotice(l, frame.Raw); err != nil {
 				err = j.x.abandon(ctx, l, err)
 				j.x.drop(l)
 				return err
@@ -221,7 +221,7 @@ func (j *copyJoin) shard(ctx context.Context, l *Link, first, last bool) error {
 				started = true
 			}
 		case wire.TypeNotice:
-			err = x.out.Append(frame.Raw)
+			err = x.passNotice(l, frame.Raw)
 		case wire.TypeCommandComplete:
 			if tag, err := wire.DecodeCommandComplete(frame.Body); err == nil {
 				n, _ := wire.TagRows(tag)

@@ -96,7 +96,7 @@ func (src *source) read() (row []byte, ok bool, err error) {
 			src.raw = frame.Raw
 			return frame.Body, true, nil
 		case wire.TypeNotice:
-			if err := src.x.out.Append(frame.Raw); err != nil {
+			if err := src.x.passNotice(l, frame.Raw); err != nil {
 				return nil, false, err
 			}
 		case wire.TypeErrorResponse:

@@ -227,7 +227,7 @@ func (x *Executor) answer(l *Link, s *step, frame wire.Frame, mute bool) (done b
 		return false, x.relayRow(l, s, frame)
 	case wire.TypeNotice:
 		if !silent || s.notices && !mute && !(s.noBlock && string(wire.ErrorField(frame.Body, wire.FieldCode)) == "25P01") {
-			return false, x.relayNotice(s, frame)
+			return false, x.relayNotice(l, s, frame)
 		}
 	case wire.TypeParameterStatus:
 		// The session tells its client of settings itself.
@@ -289,13 +289,21 @@ func (x *Executor) relay(raw []byte, silent bool) error {
 	return x.out.Append(raw)
 }
 
-func (x *Executor) relayNotice(s *step, frame wire.Frame) error {
+func (x *Executor) relayNotice(l *Link, s *step, frame wire.Frame) error {
 	if s.shift == 0 && !s.noPosition && s.part == nil || wire.ErrorField(frame.Body, wire.FieldPosition) == nil {
-		return x.out.Append(frame.Raw)
+		return x.passNotice(l, frame.Raw)
 	}
 	notice := pgerr.FromShard(frame.Body)
 	x.out.Put(notice.At(movedPosition(notice, s)).AppendNotice)
-	return nil
+	return x.passNotice(l, nil)
+}
+
+// passNotice lets the client hear a notice at once, as Postgres does, while its statement goes on.
+func (x *Executor) passNotice(l *Link, raw []byte) error {
+	if err := x.out.Append(raw); err != nil || l.conn.Buffered() > 0 {
+		return err
+	}
+	return x.out.Flush()
 }
 
 // serverError is the server's error as the client gets it.

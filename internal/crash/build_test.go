@@ -12,7 +12,7 @@ import (
 )
 
 // failpointDirs hold the failpoints.
-var failpointDirs = []string{"directory/mirror", "router/commit", "router/deadlock", "router/exec", "rebalance/worker"}
+var failpointDirs = []string{"directory/mirror", "router/commit", "router/deadlock", "router/exec", "router/schema", "rebalance/worker"}
 
 // built is the router's binary, of which buildRouter makes one for all tests.
 var built struct {

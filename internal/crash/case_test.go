@@ -35,6 +35,7 @@ const (
 	copying   = "copy"      // COPY FROM STDIN
 	failing   = "failing"   // a statement fails on one shard, so the locks on the others are given up
 	deadlock  = "deadlock"  // two transactions wait for each other on two shards
+	role      = "role"      // a role is made, and given away, on all shards
 )
 
 // What becomes of a decision, by the router's name: see the trigger of prepare.
@@ -154,6 +155,9 @@ func others() []*crash {
 		{"beforeAbandon", 0, 2, failing, rolledBack, stands, 0, nil, nil},
 		{"afterAbandon", 0, 2, failing, rolledBack, stands, 0, nil, nil},
 		{"beforeVictim", 0, 2, deadlock, rolledBack, stands, 0, nil, nil},
+		{"betweenShards", 1, shards, role, rolledBack, stands, 0, nil, nil},
+		{"beforeDecide", 0, shards, role, rolledBack, stands, 0, nil, nil},
+		{"afterCommitPrepared", 0, shards, role, committed, stands, 0, nil, nil},
 	}
 }
 
@@ -173,6 +177,9 @@ func (c *crash) setUp() []string {
 func joined(keys []int) string {
 	return strings.Trim(strings.ReplaceAll(fmt.Sprint(keys), " ", ", "), "[]")
 }
+
+// role is the name of the role that the case makes.
+func (c *crash) role() string { return fmt.Sprintf("crashed%d", c.value) }
 
 func (c *crash) update(i int) string {
 	return fmt.Sprintf("UPDATE account SET v = %d WHERE k = %d", c.value, c.keys[i])
@@ -236,6 +243,8 @@ func (c *crash) send(t *testing.T, p *process) (answer chan error) {
 	case failing:
 		run1(t, conn, "BEGIN; "+updates[0])
 		ask(conn, fmt.Sprintf("UPDATE account SET v = %d / (v - v) WHERE k = %d", c.value, c.keys[1]))
+	case role:
+		ask(conn, fmt.Sprintf("CREATE ROLE %[1]s LOGIN PASSWORD 'secret'; GRANT pg_monitor TO %[1]s", c.role()))
 	case deadlock:
 		other := p.connect()
 		run1(t, conn, "BEGIN; "+updates[0])
@@ -250,7 +259,12 @@ func (c *crash) send(t *testing.T, p *process) (answer chan error) {
 func (c *crash) truth(t *testing.T) outcome {
 	t.Helper()
 	was, is, all := 0, 0, len(c.keys)
-	if c.mode == reference {
+	switch c.mode {
+	case role:
+		all = shards
+		is = count(t, "SELECT count(*) FROM pg_auth_members WHERE member::regrole::text = $1", c.role())
+		was = all - count(t, "SELECT count(*) FROM pg_roles WHERE rolname = $1", c.role())
+	case reference:
 		all = shards
 		const state = "SELECT coalesce(string_agg(k %% 10 || ':' || v, ' ' ORDER BY k), '') FROM country WHERE k / 10 = %d"
 		onShards(t, func(_ int, conn *pgx.Conn) {
@@ -261,7 +275,7 @@ func (c *crash) truth(t *testing.T) outcome {
 				is++
 			}
 		})
-	} else {
+	default:
 		is = count(t, "SELECT count(*) FROM account WHERE v = $1 AND k = ANY ($2)", c.value, c.keys)
 		was = count(t, "SELECT count(*) FROM account WHERE v = 0 AND k = ANY ($1)", c.keys)
 		switch c.mode {

@@ -35,6 +35,7 @@ func (w *work) everywhere(ctx context.Context) error {
 		if err := w.alsoOn(ctx, shard); err != nil {
 			return err
 		}
+		// gofail: var betweenShards struct{}
 	}
 	return w.compareExtensions(ctx)
 }

@@ -69,6 +69,9 @@ func (b *bank) open() {
 		"SHARD TABLE accounts BY HASH (id) PARTITIONS 24",
 		"SHARD TABLE ledger BY HASH (id) PARTITIONS 24",
 		fmt.Sprintf("INSERT INTO accounts SELECT i, %d FROM generate_series(0, %d) i", openingBalance, accounts-1),
+		"CREATE TABLE copies (id int PRIMARY KEY, balance bigint NOT NULL)",
+		"SHARD TABLE copies BY HASH (id) COLOCATE WITH accounts",
+		"INSERT INTO copies SELECT * FROM accounts",
 	} {
 		if _, err := conn.Exec(b.t.Context(), sql); err != nil {
 			b.t.Fatalf("%s: %v", sql, err)
@@ -124,8 +127,11 @@ func (b *bank) reader(ctx context.Context, number int) {
 	defer c.close(ctx)
 	for round := number; ctx.Err() == nil; round++ {
 		c.with(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			if number == 0 && round%8 == 4 { // of one reader: several would wait for each other
+				return b.read(ctx, conn, "write", "UPDATE copies c SET balance = a.balance FROM accounts a WHERE a.id = c.id RETURNING c.id, c.balance")
+			}
 			if round%2 == 0 {
-				return b.read(ctx, conn, "autocommit")
+				return b.read(ctx, conn, "autocommit", "SELECT id, balance FROM accounts")
 			}
 			return b.readTwice(ctx, conn, round%20 == 1)
 		})
@@ -133,8 +139,8 @@ func (b *bank) reader(ctx context.Context, number int) {
 }
 
 // read adds all balances up.
-func (b *bank) read(ctx context.Context, conn *pgx.Conn, mode string) error {
-	rows, err := conn.Query(ctx, "SELECT id, balance FROM accounts")
+func (b *bank) read(ctx context.Context, conn *pgx.Conn, mode, sql string) error {
+	rows, err := conn.Query(ctx, sql)
 	if err == nil {
 		var balances map[int]int
 		if balances, err = collectBalances(rows); err == nil {

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/commit"
@@ -22,10 +23,15 @@ func (c *Session) prepareTransaction(ctx context.Context, st *planner.Statement)
 	}
 	explicit := c.x.InBlock()
 	if explicit && (!c.x.OnlyOn(home) || c.changes.work != nil) {
-		return "", pgerr.Unsupported("PREPARE TRANSACTION of a transaction that is not on the home shard alone, or has changed definitions of sharded tables, is not supported",
-			"Use COMMIT: the router commits on several shards by itself.")
+		return "", c.cannotPrepare(ctx, pgerr.Unsupported("PREPARE TRANSACTION of a transaction that is not on the home shard alone, or has changed definitions of sharded tables, is not supported",
+			"Use COMMIT: the router commits on several shards by itself."))
 	}
-	if err := c.x.SettleAll(ctx); err != nil {
+	if explicit && len(c.listens.actions) > 0 {
+		return "", c.cannotPrepare(ctx, pgerr.New(pgerr.FeatureNotSupported, "cannot PREPARE a transaction that has executed LISTEN, UNLISTEN, or NOTIFY"))
+	}
+	if err := c.x.SettleAll(ctx); err != nil && explicit {
+		return "", c.cannotPrepare(ctx, err)
+	} else if err != nil {
 		return "", err
 	}
 	l, err := c.x.Link(ctx, home)
@@ -41,6 +47,14 @@ func (c *Session) prepareTransaction(ctx context.Context, st *planner.Statement)
 		return tag, err
 	}
 	return tag, c.ended(ctx, err == nil, err)
+}
+
+// cannotPrepare rolls a transaction back that cannot be prepared: a PREPARE TRANSACTION that fails ends it, as a COMMIT does.
+func (c *Session) cannotPrepare(ctx context.Context, why error) error {
+	if err := c.rollback(ctx); err != nil {
+		return errors.Join(why, err)
+	}
+	return why
 }
 
 // ofRouters refuses COMMIT PREPARED and ROLLBACK PREPARED of a transaction that a router has prepared.

@@ -1,6 +1,6 @@
-// Command conformance runs PostgreSQL's own regression and isolation suites through the router, in transaction pooling, on
-// a database that also holds a sharded table, and the same directly on a plain PostgreSQL of the same version. It tells which
-// files come out differently.
+// Command conformance runs PostgreSQL's own regression and isolation suites, and the tests of pgx, through the router, in transaction
+// pooling, on a database that also holds a sharded table, and the same directly on a plain PostgreSQL of the same version. It tells
+// which files and tests come out differently.
 //
 // It is run by `make conformance`, keeps sources and what is built of them in a cache, and may import internal/devcluster,
 // internal/node and what these do.
@@ -44,7 +44,7 @@ func main() {
 	flag.BoolVar(&o.fresh, "fresh", false, "run the direct side anew instead of taking its results from the cache")
 	flag.IntVar(&o.shards, "shards", 2, "shards behind the router")
 	flag.DurationVar(&o.timeout, "timeout", 20*time.Minute, "how long one run of one suite may take")
-	suites := flag.String("suites", "regress,isolation", "suites to run")
+	suites := flag.String("suites", "regress,isolation,pgx", "suites to run")
 	pattern := flag.String("run", "", "run only the files that match, and what they need")
 	flag.Parse()
 	o.suites = strings.Split(*suites, ",")
@@ -71,7 +71,7 @@ func main() {
 func (o *options) validate() error {
 	for _, name := range o.suites {
 		if !slices.ContainsFunc(suites, func(s suite) bool { return s.name == name }) {
-			return fmt.Errorf("there is no suite %q: regress, isolation", name)
+			return fmt.Errorf("there is no suite %q: regress, isolation, pgx", name)
 		}
 	}
 	if o.shards < 1 || o.timeout <= 0 {
@@ -98,6 +98,10 @@ func defaultCache() string {
 }
 
 func run(ctx context.Context, o options) error {
+	listed, err := readReasons(o.page)
+	if err != nil {
+		return err
+	}
 	t, err := prepareTools(ctx, o.cache)
 	if err != nil {
 		return err
@@ -107,15 +111,11 @@ func run(ctx context.Context, o options) error {
 		if !slices.Contains(o.suites, s.name) {
 			continue
 		}
-		found, err := runSuite(ctx, o, t, s)
+		found, err := runSuite(ctx, o, t, s, listed)
 		if err != nil {
 			return fmt.Errorf("run suite %s: %w", s.name, err)
 		}
 		all = append(all, found)
-	}
-	listed, err := readReasons(o.page)
-	if err != nil {
-		return err
 	}
 	if o.json {
 		document, err := json.MarshalIndent(all, "", "  ")

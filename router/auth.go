@@ -68,6 +68,7 @@ func (c *Session) authenticate(ctx context.Context, home directory.Shard) error 
 	if !r.mayLogIn {
 		return c.refuse(pgerr.Newf(codeInvalidAuthorization, "role %q is not permitted to log in", c.user).Fatal())
 	}
+	c.role = r.oid
 	c.out.Put(wire.AppendAuthenticationOK)
 	return nil
 }

@@ -75,7 +75,7 @@ func (c *Session) changeSchema(ctx context.Context, st *planner.Statement, plan 
 	if err := c.changes.work.Run(ctx, c.linksFor(st, text), c.view.partitions, request, c.x.Savepoints()); err != nil {
 		return result{}, err
 	}
-	c.newDefaults = c.newDefaults || plan.Everywhere != nil && plan.Everywhere.Defaults
+	c.noteRoles(plan)
 	c.database.noteDefinition(true)
 	if c.view.sharded() {
 		c.changes.note()

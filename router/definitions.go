@@ -34,6 +34,10 @@ func (c *Session) afterDDL(ctx context.Context, plan *planner.Plan) error {
 	if plan.DDL.Temp {
 		return nil
 	}
+	c.noteRoles(plan)
+	if !c.x.Busy() && !c.x.InBlock() && !c.x.InImplicitBlock() {
+		defer c.redefaulted(ctx, true)
+	}
 	if !c.view.sharded() {
 		c.server.announceLater(c.database) // nothing waits for it: every statement goes home anyway
 		c.redefines = c.x.Busy() || c.x.InBlock() || c.x.InImplicitBlock()

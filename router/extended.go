@@ -263,6 +263,7 @@ func (c *Session) syncMessage(ctx context.Context, body []byte) error {
 	if c.x.Status() == wire.TxIdle {
 		c.used = c.used[:0]
 		c.redefined(!failed)
+		c.redefaulted(ctx, !failed)
 		c.forgetPortals()
 		if c.changes.take() {
 			c.announceDDL(ctx)

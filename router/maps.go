@@ -269,6 +269,7 @@ func (s *Server) refreshView(ctx context.Context, d *database, m *directory.Map)
 		}
 		next.catalog = loaded
 		s.greeting.expire(d.name) // roles' and databases' own settings may have changed
+		s.rolesChanged(ctx)
 	}
 	d.hub.Follow(ctx, m.Holders())
 	d.publish(next)

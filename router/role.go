@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 // role is what is known of a role that logs in.
 type role struct {
 	exists   bool
+	oid      uint32 // on the home shard
 	mayLogIn bool
 	expired  bool // its password
 	verifier auth.Verifier
@@ -71,6 +74,59 @@ func (c *roleCache) clear() {
 	c.mu.Unlock()
 }
 
+// disown ends the sessions that logged in under a name which another role has now; oid 0: none has it. They get no server
+// connection any more: it would be that of the other role.
+func (s *Server) disown(name string, oid uint32) {
+	for _, c := range s.snapshotClients() {
+		if c.user == name && c.role != oid {
+			c.disowned.Store(true)
+		}
+	}
+}
+
+// rolesChanged is called when roles may have been made, changed, renamed or dropped: nothing that is remembered of them counts.
+func (s *Server) rolesChanged(ctx context.Context) {
+	s.roles.clear()
+	s.pools.NoteRoles()
+	if err := s.checkRoles(ctx); err != nil && ctx.Err() == nil {
+		s.log.Warn("roles of the sessions not looked up after a change", "error", err)
+	}
+}
+
+// checkRoles disowns the sessions whose role has another name now, or is gone.
+func (s *Server) checkRoles(ctx context.Context) error {
+	roles := make(map[string]uint32)
+	for _, c := range s.snapshotClients() {
+		roles[c.user] = 0
+	}
+	cluster := s.current.Load()
+	if len(roles) == 0 || cluster == nil {
+		return nil
+	}
+	home, ok := findShard(cluster, cluster.Home)
+	if !ok {
+		return nil
+	}
+	conn, err := s.pools.Service(ctx, home, "postgres")
+	if err != nil {
+		return err
+	}
+	defer func() { s.pools.KeepService(context.WithoutCancel(ctx), conn) }()
+	rows, err := conn.Query(ctx, "SELECT rolname::text, oid FROM pg_catalog.pg_roles WHERE rolname = ANY ($1::text[])", slices.Collect(maps.Keys(roles)))
+	if err != nil {
+		return err
+	}
+	var name string
+	var oid uint32
+	if _, err := pgx.ForEachRow(rows, []any{&name, &oid}, func() error { roles[name] = oid; return nil }); err != nil {
+		return err
+	}
+	for name, oid := range roles {
+		s.disown(name, oid)
+	}
+	return nil
+}
+
 // lookUpRole reads a role, unless it was read a moment ago.
 func (s *Server) lookUpRole(ctx context.Context, home directory.Shard, policy *auth.Policy, name string) (role, error) {
 	if r, ok := s.roles.get(name, time.Now()); ok {
@@ -90,6 +146,7 @@ func (s *Server) lookUpRole(ctx context.Context, home directory.Shard, policy *a
 		return role{}, fmt.Errorf("look up role: %w", err)
 	}
 	s.roles.put(name, r, time.Now())
+	s.disown(name, r.oid)
 	return r, nil
 }
 
@@ -109,8 +166,8 @@ func (s *Server) readRole(ctx context.Context, home directory.Shard, policy *aut
 	defer func() { s.pools.KeepService(context.WithoutCancel(ctx), conn) }()
 	r := role{exists: true}
 	var own string
-	err = conn.QueryRow(ctx, `SELECT rolcanlogin, coalesce(rolvaliduntil < now(), false), coalesce(`+verifier+`, '')
-		FROM pg_catalog.`+source+` WHERE rolname = $1`, name).Scan(&r.mayLogIn, &r.expired, &own)
+	err = conn.QueryRow(ctx, `SELECT oid, rolcanlogin, coalesce(rolvaliduntil < now(), false), coalesce(`+verifier+`, '')
+		FROM pg_catalog.`+source+` WHERE rolname = $1`, name).Scan(&r.oid, &r.mayLogIn, &r.expired, &own)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return role{}, nil

@@ -197,15 +197,27 @@ func (c *Session) freshLink(ctx context.Context, id backend.Identity) (l *link, 
 	return l, stored, err
 }
 
-// redefaulted makes it known that a transaction has changed the settings that new sessions start with: all that begin
-// from now on, in any router, get the new ones.
+// noteRoles notes what a statement does with roles, until its transaction ends.
+func (c *Session) noteRoles(plan *planner.Plan) {
+	switch plan.DDL.Command {
+	case "CREATE ROLE", "ALTER ROLE", "DROP ROLE":
+		c.newRoles = true
+	}
+	c.newDefaults = c.newDefaults || plan.Everywhere != nil && plan.Everywhere.Defaults
+}
+
+// redefaulted makes it known that a transaction has changed roles, or the settings that new sessions start with: all that begin
+// from now on, in any router, go by the new ones.
 func (c *Session) redefaulted(ctx context.Context, committed bool) {
-	changed := c.newDefaults && committed
-	c.newDefaults = false
-	if !changed {
+	newRoles, newDefaults := c.newRoles, c.newDefaults
+	c.newRoles, c.newDefaults = false, false
+	if !committed || !newRoles && !newDefaults {
 		return
 	}
 	c.server.greeting.expire("")
+	if newRoles {
+		c.server.rolesChanged(ctx)
+	}
 	bounded, cancel := context.WithTimeout(ctx, etcdLook)
 	defer cancel()
 	c.announceDDL(bounded)

@@ -38,6 +38,8 @@ type Session struct {
 	x         *exec.Executor
 
 	databaseName, user string
+	role               uint32      // the OID of the role that logged in, on the home shard
+	disowned           atomic.Bool // that role has another name now, or is gone
 	database           *database
 	pid                uint32
 	secret             []byte
@@ -74,6 +76,7 @@ type Session struct {
 	redefines bool        // the open transaction has changed definitions where nothing is sharded
 	// newDefaults: the open transaction has changed the settings that sessions start with.
 	newDefaults bool
+	newRoles    bool // it has made, changed, renamed or dropped roles
 	idle        idleTimer
 	// beganReadOnly: transactions were read-only by default when the open one began.
 	beganReadOnly bool

@@ -114,6 +114,7 @@ func (c *Session) open(ctx context.Context, packet *wire.Startup) error {
 	}
 	c.x = exec.New(c.server.pools, c.out, backend.Identity{Database: c.databaseName, User: c.user}, c.server.origin)
 	c.x.SetSession(c.id)
+	c.x.ServeRole(c.role, &c.disowned)
 	c.tally.counts = c.database.counts.Stripe(c.id)
 	c.tally.counts.Logins.Add(1)
 	c.x.UseGate(c.server.gate)

@@ -29,6 +29,7 @@ type Conn struct {
 	secret   []byte
 	params   map[string]string
 	settings *Settings
+	named    uint64 // Pools.named when the settings were applied
 	prepared *registry
 
 	tx         byte // of the last ReadyForQuery
@@ -395,17 +396,27 @@ func (c *Conn) Settings() *Settings { return c.settings }
 // SetSettings says that statements that ran on c (a SET inside a transaction that committed, RESET ALL) brought it there.
 func (c *Conn) SetSettings(have *Settings) { c.settings = have }
 
+// HasSettings reports whether the connection has these settings, and the roles among them are those that have their names now.
+func (c *Conn) HasSettings(want *Settings) bool { return c.settings.Equal(want) && !c.misnamed() }
+
+// misnamed reports that roles may have been renamed or dropped since the connection took one.
+func (c *Conn) misnamed() bool {
+	return c.settings != nil && c.named != c.pool.owner.named.Load() && c.settings.takesRole() && c.tx == wire.TxIdle && !c.busy
+}
+
 // ApplySettings brings the connection to want, in one round trip, in which nothing else may be outstanding, and only
 // outside a transaction (a rollback would undo it). The same *Settings as before costs a comparison of pointers.
 //
 // The round trip is not pipelined with the statement: if a setting were refused, the statement behind it
 // would already run under another user's settings.
 func (c *Conn) ApplySettings(ctx context.Context, want *Settings) error {
-	if c.settings.Equal(want) {
+	misnamed := c.misnamed()
+	if !misnamed && c.settings.Equal(want) {
 		c.settings = want // next time a comparison of pointers does
 		return nil
 	}
-	sql := difference(c.settings, want, c.params["standard_conforming_strings"] != "off")
+	named := c.pool.owner.named.Load()
+	sql := difference(c.settings, want, misnamed, c.params["standard_conforming_strings"] != "off")
 	if sql != "" {
 		if c.tx != wire.TxIdle || c.busy {
 			return pgerr.New(pgerr.InternalError, "settings can be applied only to an idle connection")
@@ -414,7 +425,7 @@ func (c *Conn) ApplySettings(ctx context.Context, want *Settings) error {
 			return fmt.Errorf("apply settings on shard %s: %w", c.Shard(), err)
 		}
 	}
-	c.settings = want
+	c.settings, c.named = want, named
 	return nil
 }
 

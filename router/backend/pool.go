@@ -28,6 +28,7 @@ type pool struct {
 	endpoint   directory.Endpoint
 	epoch      directory.Epoch // the newest epoch at which the endpoint was seen
 	floor      directory.Epoch // the highest floor seen
+	role       uint32          // whom it serves, see Wish.Role; 0: not known yet
 	generation uint64          // connections of an older one are not used again
 	idle       []*Conn         // the most recently used last
 	all        map[*Conn]struct{}
@@ -115,7 +116,7 @@ func (p *pool) acquire(ctx context.Context, shard directory.Shard, epoch directo
 		return nil, false, ErrClosed
 	}
 	p.lastUsed, p.resting = time.Now(), false
-	stale := p.adopt(shard.Primary, epoch)
+	stale := append(p.adopt(shard.Primary, epoch), p.serve(want.Role)...)
 	if epoch < p.floor {
 		floor := p.floor
 		p.mu.Unlock()
@@ -514,6 +515,18 @@ func (p *pool) adopt(endpoint directory.Endpoint, epoch directory.Epoch) []*Conn
 		return nil
 	}
 	p.endpoint, p.epoch = endpoint, epoch
+	return p.retire()
+}
+
+// serve gives the pool to another role of its name; it returns the idle connections of the former one, to be closed. p.mu is held.
+func (p *pool) serve(role uint32) []*Conn {
+	if role == 0 || role == p.role {
+		return nil
+	}
+	former := p.role
+	if p.role = role; former == 0 {
+		return nil
+	}
 	return p.retire()
 }
 

@@ -29,6 +29,7 @@ type Pools struct {
 	credentials credentials
 	limits      atomic.Pointer[limitTable]
 	numbers     atomic.Uint64 // given to connections
+	named       atomic.Uint64 // counts the calls of NoteRoles
 
 	mu    sync.RWMutex
 	pools map[poolKey]*pool
@@ -80,6 +81,9 @@ func (p *Pools) Acquire(ctx context.Context, shard directory.Shard, id Identity,
 type Wish struct {
 	// Settings that it should have already, if there is such a one. They are not applied: see Conn.ApplySettings.
 	Settings *Settings
+	// Role is the OID, on the home shard, of the role that the session logged in as; 0: whatever has the name. A pool serves one role:
+	// connections that were opened for another one of the same name are not used again.
+	Role uint32
 	// Session is who gets it, for Connections and Waiting. 0: nobody in particular.
 	Session uint64
 	// Holds: the session holds connections to other shards meanwhile. It comes before those that hold none, and gives way (40P01) if

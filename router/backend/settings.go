@@ -138,12 +138,19 @@ func (s *Settings) find(name string) (int, bool) {
 	return i, i < len(s.list) && s.list[i].name == name
 }
 
+// takesRole reports whether they make the session somebody else than who logged in.
+func (s *Settings) takesRole() bool {
+	_, role := s.Get(roleSetting)
+	_, user := s.Get(authorizationSetting)
+	return role || user
+}
+
 // difference returns the SQL that brings a connection from have to want, "" if nothing is to be done. It is one
 // simple query, so it happens wholly or not at all.
 //
 // The identity comes off first and goes on last: what was set by a superuser could not be set again under the role
-// that the session took afterwards.
-func difference(have, want *Settings, standardStrings bool) string {
+// that the session took afterwards. again: roles are taken again, though they have the same names.
+func difference(have, want *Settings, again, standardStrings bool) string {
 	var plain, calls []string
 	quote := func(s string) string { return quoteLiteral(s, standardStrings) }
 	visitDifference(have, want, func(name, value string, set bool) {
@@ -159,7 +166,7 @@ func difference(have, want *Settings, standardStrings bool) string {
 	haveUser, hadUser := have.Get(authorizationSetting)
 	wantRole, wantsRole := want.Get(roleSetting)
 	wantUser, wantsUser := want.Get(authorizationSetting)
-	same := hadRole == wantsRole && haveRole == wantRole && hadUser == wantsUser && haveUser == wantUser
+	same := !again && hadRole == wantsRole && haveRole == wantRole && hadUser == wantsUser && haveUser == wantUser
 	if same && len(plain) == 0 && len(calls) == 0 {
 		return ""
 	}

@@ -64,11 +64,11 @@ func TestDifference(t *testing.T) {
 		},
 		{nil, set("session_authorization", "u", "role", "r"), "SET SESSION AUTHORIZATION 'u'; SET ROLE 'r'"},
 	} {
-		if got := difference(tc.have, tc.want, true); got != tc.sql {
+		if got := difference(tc.have, tc.want, false, true); got != tc.sql {
 			t.Errorf("from %+v to %+v:\n got %s\nwant %s", tc.have, tc.want, got, tc.sql)
 		}
 	}
-	if got := difference(nil, set("a", `\'`), false); got != `SELECT pg_catalog.set_config('a',  E'\\''', false)` {
+	if got := difference(nil, set("a", `\'`), false, false); got != `SELECT pg_catalog.set_config('a',  E'\\''', false)` {
 		t.Errorf("non-standard strings: %s", got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/directory/mirror"
@@ -60,7 +61,9 @@ type Executor struct {
 	scratch    []byte
 	columns    []wire.Column
 	session    uint64 // whose connections they are, for who asks
-	keeps      bool   // connections stay with the session
+	role       uint32 // see ServeRole
+	disowned   *atomic.Bool
+	keeps      bool // connections stay with the session
 	usage      usage
 
 	// mu guards running and cancelled, for Cancel.
@@ -293,7 +296,10 @@ func (x *Executor) acquire(ctx context.Context, id directory.ShardID) (*Link, er
 	}
 	ctx, release := x.Cancellable(ctx)
 	defer release()
-	wish := backend.Wish{Settings: x.settings, Session: x.session, Drawn: x.drawn, Holds: len(x.links) > 0}
+	if x.isDisowned() {
+		return nil, errDisowned(x.identity.User)
+	}
+	wish := backend.Wish{Settings: x.settings, Role: x.role, Session: x.session, Drawn: x.drawn, Holds: len(x.links) > 0}
 	conn, err := x.pools.AcquireFor(ctx, *shard, x.identity, x.view.Map.Epoch, wish)
 	if err != nil && x.bringRole != nil && id != x.view.Map.Home && turnedAway(err) && x.bringRole(ctx, id) {
 		conn, err = x.pools.AcquireFor(ctx, *shard, x.identity, x.view.Map.Epoch, wish)
@@ -301,11 +307,26 @@ func (x *Executor) acquire(ctx context.Context, id directory.ShardID) (*Link, er
 	if err != nil {
 		return nil, err
 	}
+	if x.isDisowned() { // the connection may be another role's of this name
+		x.pools.Release(conn)
+		return nil, errDisowned(x.identity.User)
+	}
 	if err := x.track(conn); err != nil {
 		x.pools.Release(conn)
 		return nil, err
 	}
 	return &Link{shard: id, conn: conn}, nil
+}
+
+// ServeRole says as which role the session logged in: its OID on the home shard. When disowned becomes true its name means another
+// role, or none: the session gets no connection any more.
+func (x *Executor) ServeRole(oid uint32, disowned *atomic.Bool) { x.role, x.disowned = oid, disowned }
+
+func (x *Executor) isDisowned() bool { return x.disowned != nil && x.disowned.Load() }
+
+func errDisowned(user string) error {
+	return pgerr.Newf("28000", "role %q is not the one any more that the session logged in as", user).
+		WithDetail("The role was renamed or dropped.").WithHint("Connect again.").Fatal()
 }
 
 // turnedAway reports that a shard did not let the role in: it does not know it, or its password.
@@ -329,7 +350,7 @@ func (x *Executor) prepareLink(ctx context.Context, l *Link) error {
 			l.oids = nil
 		}
 	}
-	if !l.conn.Settings().Equal(x.settings) {
+	if !l.conn.HasSettings(x.settings) {
 		if err := x.applySettings(ctx, l); err != nil {
 			return err
 		}

@@ -276,6 +276,7 @@ func (x *Executor) ParseElsewhere(ctx context.Context, shard directory.ShardID, 
 	own := New(x.pools, NewOutput(io.Discard, 0), x.identity, nil)
 	own.SetView(x.view)
 	own.SetSettings(x.settings)
+	own.ServeRole(x.role, x.disowned)
 	defer own.Release()
 	l, err := own.Link(ctx, shard)
 	if err != nil {

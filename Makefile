@@ -82,7 +82,7 @@ chaos: ## move money for CHAOSTIME while shards, routers and etcd are killed (-9
 	$(GO) test -timeout 60m -count=1 -v ./internal/chaos -chaos.for $(CHAOSTIME) -chaos.rest 0 $(if $(SEED),-chaos.seed $(SEED))
 
 .PHONY: conformance
-conformance: ## run PostgreSQL's own regression and isolation suites through the router (RUN=files, CONFORMANCE_FLAGS='-suites regress -json')
+conformance: ## run PostgreSQL's own regression and isolation suites and the tests of pgx through the router (RUN=files, CONFORMANCE_FLAGS='-suites regress -json')
 	$(GO) run ./internal/conformance $(if $(RUN),-run '$(RUN)') $(CONFORMANCE_FLAGS)
 
 .PHONY: clients

@@ -15,6 +15,7 @@ import (
 	"github.com/shardyard/shardyard/router/commit"
 	"github.com/shardyard/shardyard/router/console"
 	"github.com/shardyard/shardyard/router/exec"
+	"github.com/shardyard/shardyard/router/loop"
 	"github.com/shardyard/shardyard/router/schema"
 )
 
@@ -48,9 +49,9 @@ type Config struct {
 	RequestBound int
 	// CopyRowBound is the largest number of bytes of a row in COPY FROM into a sharded table. Defaults to 64 MiB.
 	CopyRowBound int
-	// FreshGoroutine makes each request run on a goroutine of its own, and none live between requests:
-	// idle clients wait in an event loop. Defaults to false: a goroutine for each client.
-	FreshGoroutine bool
+	// EventLoop makes clients wait in an event loop, in which what one shard answers is run, too; it needs Linux. Defaults
+	// to false: a goroutine for each client.
+	EventLoop bool
 	// EntryCache is the greatest number of entries of tables by DIRECTORY that are remembered, about 120 bytes
 	// each. Defaults to 1,000,000.
 	EntryCache int
@@ -68,6 +69,8 @@ type Config struct {
 type Dependencies struct {
 	Planner *planner.Planner
 	Pools   *backend.Pools
+	// Loop is what EventLoop needs; it waits for the connections of Pools, too.
+	Loop *loop.Loop
 	// Maps is where the partition maps come from.
 	Maps *etcd.Store
 	// Member takes acknowledged epochs. nil: nobody is told (a router that started from its snapshot file

@@ -136,6 +136,7 @@ type meant struct {
 // replan brings a statement's plan up to the present view and settings.
 func (c *Session) replan(ctx context.Context, st *statement) error {
 	c.enter()
+	c.leaveUnlessShort(st.plan)
 	if st.planned == (planKey{c.view, c.vars.version}) && c.held(st.plan) == nil && !c.tempsOld && !c.changes.stale {
 		c.setTable(st.plan)
 		return nil

@@ -14,7 +14,7 @@ func TestEndThoughAShardHangs(t *testing.T) {
 	answered, closed := make(chan error, 2), make(chan struct{}, 2)
 	ask := make(chan struct{})
 	for _, fresh := range []bool{false, true} {
-		b := newBed(t, 1, func(c *node.Config) { c.Router.FreshGoroutine = fresh })
+		b := newBed(t, 1, func(c *node.Config) { c.Router.EventLoop = fresh })
 		conn := b.connect(0)
 		mustSimple(t, conn, "SELECT 1")
 		beds = append(beds, b)

@@ -38,7 +38,7 @@ func (c *Session) armIdle(ctx context.Context) {
 	round := c.idle.round.Load()
 	c.idle.timer = time.AfterFunc(limit, func() {
 		c.idle.expired.Store(round + 1)
-		c.wake(ctx)
+		c.wake()
 	})
 }
 

@@ -94,7 +94,7 @@ func (c *Session) beforeListen(ctx context.Context) error {
 		return nil
 	}
 	if g.listener == nil {
-		g.listener = notify.NewListener(c.pid, func() { c.wake(ctx) })
+		g.listener = notify.NewListener(c.pid, func() { c.wake() })
 	}
 	within, release := c.x.Cancellable(ctx)
 	defer release()

@@ -33,11 +33,11 @@ type bed struct {
 	database string
 }
 
-// eachMode runs a test with a goroutine for each client, and with a fresh one for each request.
+// eachMode runs a test with a goroutine for each client, and with the event loop.
 func eachMode(t *testing.T, test func(t *testing.T, b *bed), options ...nodetest.Option) {
-	for name, fresh := range map[string]bool{"goroutine": false, "fresh": true} {
+	for name, loop := range map[string]bool{"goroutine": false, "loop": true} {
 		t.Run(name, func(t *testing.T) {
-			test(t, newBed(t, 1, append(options, func(c *node.Config) { c.Router.FreshGoroutine = fresh })...))
+			test(t, newBed(t, 1, append(options, func(c *node.Config) { c.Router.EventLoop = loop })...))
 		})
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/shardyard/shardyard/router/catalogs"
 	"github.com/shardyard/shardyard/router/commit"
 	"github.com/shardyard/shardyard/router/console"
+	"github.com/shardyard/shardyard/router/loop"
 	"github.com/shardyard/shardyard/router/metrics"
 	"github.com/shardyard/shardyard/router/notify"
 	"github.com/shardyard/shardyard/router/pgerr"
@@ -48,7 +49,7 @@ type Server struct {
 
 	listener net.Listener
 	initial  *etcd.Snapshot
-	parker   *parker // nil unless FreshGoroutine
+	loop     *loop.Loop // nil unless EventLoop
 	// policy says who may come in; a reload replaces it.
 	policy   atomic.Pointer[auth.Policy]
 	failures *auth.Failures
@@ -132,7 +133,7 @@ func New(config Config, deps Dependencies) (*Server, error) {
 		return nil, fmt.Errorf("listen on %s: %w", config.Listen, err)
 	}
 	s := &Server{
-		config: config, planner: deps.Planner, pools: deps.Pools, maps: deps.Maps, member: deps.Member, origin: origin, gate: gate,
+		config: config, loop: deps.Loop, planner: deps.Planner, pools: deps.Pools, maps: deps.Maps, member: deps.Member, origin: origin, gate: gate,
 		resolver: deps.Resolver, secrets: mirror.NewSecrets(deps.Pools.Service),
 		schema: deps.Schema, entries: entries, numbers: numbers, heal: deps.Heal, log: deps.Log, listener: listener, initial: deps.Initial,
 		ready: make(chan struct{}), drained: make(chan struct{}), starting: make(map[*Session]struct{}), clients: make(map[*Session]struct{}), databases: make(map[string]*database),
@@ -147,11 +148,6 @@ func New(config Config, deps Dependencies) (*Server, error) {
 	s.lookUps = make(chan struct{}, lookUps)
 	s.SetPolicy(policy)
 	s.keys.prefix = uint32(config.CancelPrefix&0x7ff) << 20
-	if config.FreshGoroutine {
-		if s.parker, err = newParker(s); err != nil {
-			return nil, errors.Join(fmt.Errorf("start event loop: %w", err), listener.Close())
-		}
-	}
 	return s, nil
 }
 
@@ -197,9 +193,6 @@ func (s *Server) Serve(ctx context.Context) error {
 	s.background(func() { s.sampleTotals(ctx) })
 	s.background(func() { s.gate.Run(ctx) })
 	s.background(func() { s.numbers.Run(ctx) })
-	if s.parker != nil {
-		s.background(func() { s.parker.run(ctx) })
-	}
 	stop := context.AfterFunc(outer, func() { s.listener.Close() })
 	defer stop()
 
@@ -229,6 +222,10 @@ func (s *Server) accept(stop, ctx context.Context) error {
 		conn, err := s.listener.Accept()
 		switch {
 		case err == nil:
+			if conn, err = s.loop.Adopt(conn); err != nil {
+				s.log.Warn("accept failed", "error", err)
+				continue
+			}
 			s.work.Add(1)
 			go func() { defer s.work.Done(); s.welcome(ctx, conn) }()
 		case errors.Is(err, net.ErrClosed):
@@ -277,7 +274,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	defer close(s.drained)
 	s.listener.Close()
 	for _, c := range s.snapshotClients() {
-		c.wake(ctx)
+		c.wake()
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.config.DrainTimeout)
 	defer cancel()

@@ -15,6 +15,7 @@ import (
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/console"
 	"github.com/shardyard/shardyard/router/exec"
+	"github.com/shardyard/shardyard/router/loop"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
 )
@@ -32,10 +33,10 @@ type Session struct {
 	// encrypted: the client speaks TLS.
 	encrypted bool
 	entry     *entry // while it logs in
-	fd        int32  // while parked
 	reader    *wire.Reader
 	out       *exec.Output
 	x         *exec.Executor
+	task      *loop.Task // nil: a goroutine runs the session
 
 	databaseName, user string
 	role               uint32      // the OID of the role that logged in, on the home shard
@@ -60,7 +61,6 @@ type Session struct {
 	preparedCount   atomic.Int32
 	statementsSeen  int
 	killed          atomic.Bool      // it is to end
-	woken           atomic.Bool      // it is to look what is due, though its client has sent nothing
 	counted         bool             // among the clients of its database and user; guarded by the server's mutex
 	console         *console.Session // not nil: a client of the admin database
 	tally           tally
@@ -103,9 +103,11 @@ func (c *Session) serve(ctx context.Context) {
 	for err == nil {
 		if err = c.advance(ctx); err == nil {
 			c.restIdle()
+			c.rejoin()
 			err = c.fill(ctx)
 		}
 	}
+	c.task.Leave()
 	c.end(ctx, err)
 }
 
@@ -123,27 +125,6 @@ func (c *Session) fill(ctx context.Context) error {
 		if err := c.whileIdle(ctx); err != nil {
 			return err
 		}
-	}
-}
-
-// parks reports whether the session waits for its client in the event loop. One that is encrypted has a goroutine: what TLS has
-// read ahead the event loop cannot see.
-func (c *Session) parks() bool { return c.server.parker != nil && !c.encrypted }
-
-// advanceAndPark runs what the client sent and parks the session again.
-func (c *Session) advanceAndPark(ctx context.Context) {
-	c.woken.Store(false)
-	err := c.advance(ctx)
-	if err == nil {
-		c.restIdle()
-		err = c.server.parker.park(ctx, c)
-	}
-	if err != nil {
-		c.end(ctx, err)
-		return
-	}
-	if c.woken.Load() { // before it was parked
-		c.server.parker.unpark(ctx, c)
 	}
 }
 
@@ -241,6 +222,7 @@ const copyBatch = 32 << 10
 // Handle runs one whole request: all frames up to and including Query, Sync or Flush, or a batch of COPY
 // data. An error ends the session; io.EOF means that the client said goodbye.
 func (c *Session) Handle(ctx context.Context, request []byte) error {
+	c.leaveFor(request)
 	if c.console != nil {
 		return c.handleConsole(ctx, request)
 	}
@@ -512,12 +494,7 @@ func (c *Session) cancel(ctx context.Context) {
 
 // wake makes an idle session look what is due: whether the server drains, a notification, an idle limit. What it is to see must
 // have been stored before. Any goroutine may call it.
-func (c *Session) wake(ctx context.Context) {
-	if c.parks() {
-		c.woken.Store(true)
-		c.server.parker.unpark(ctx, c)
-		return
-	}
+func (c *Session) wake() {
 	_ = c.conn.SetReadDeadline(time.Unix(1, 0)) // fails only if the connection is closed
 }
 
@@ -526,7 +503,7 @@ func (c *Session) terminate(ctx context.Context) {
 	// A client that does not read must not keep the session in a write.
 	_ = c.conn.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
 	c.cancel(ctx)
-	c.wake(ctx)
+	c.wake()
 }
 
 // plan plans a statement under the current view; it waits while a table of it is being changed.
@@ -560,6 +537,7 @@ func (c *Session) plan(ctx context.Context, st *planner.Statement, types []uint3
 			dirty.Dirty = true
 			plan = &dirty
 		}
+		c.leaveUnlessShort(plan)
 		held, err := c.heldFrom(ctx, plan)
 		if err != nil {
 			return nil, err

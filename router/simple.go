@@ -106,6 +106,9 @@ func (c *Session) simpleStatement(ctx context.Context, st *planner.Statement) er
 // faultFirst replaces a refusal of what Postgres would not run either (a name that does not exist, types that do not fit)
 // by what the home shard says of it.
 func (c *Session) faultFirst(ctx context.Context, st *planner.Statement, err error) error {
+	if err == nil {
+		return nil
+	}
 	var refused *planner.Error
 	if !errors.As(err, &refused) || refused.Code != pgerr.FeatureNotSupported || c.x.Failed() || !c.view.sharded() {
 		return err
@@ -512,8 +515,11 @@ func endsTransaction(plan *planner.Plan) bool {
 // shifted moves an error's position from the statement to the client's whole text. Errors of shards that
 // ran the statement have been moved already (exec.QueryOptions.Shift), so only ours are.
 func shifted(err error, st *planner.Statement) error {
+	if err == nil || st.Chars == 0 {
+		return err
+	}
 	var own *planner.Error
-	if err == nil || st.Chars == 0 || !errors.As(err, &own) || own.Position == 0 {
+	if !errors.As(err, &own) || own.Position == 0 {
 		return err
 	}
 	return pgerr.Of(err).At(own.Position + st.Chars)

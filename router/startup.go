@@ -18,6 +18,7 @@ import (
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/console"
 	"github.com/shardyard/shardyard/router/exec"
+	"github.com/shardyard/shardyard/router/loop"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
 )
@@ -40,11 +41,16 @@ func (s *Server) welcome(ctx context.Context, conn net.Conn) {
 		c.idle.readied = true
 		c.armIdle(ctx)
 	}
-	if c.parks() {
-		c.advanceAndPark(ctx)
+	if s.loop == nil {
+		c.serve(ctx)
 		return
 	}
-	c.serve(ctx)
+	s.work.Add(1)
+	s.loop.Go(func(t *loop.Task) {
+		defer s.work.Done()
+		c.runOn(t)
+		c.serve(ctx)
+	})
 }
 
 // start does everything up to the first ReadyForQuery. serving stays false if the connection was for

@@ -52,6 +52,7 @@ func (c *Session) setTable(plan *planner.Plan) {
 // awaitNewer waits for a newer map than that of the current view. Nothing of the session is in flight
 // meanwhile: what a change waits for must not wait for the change.
 func (c *Session) awaitNewer(ctx context.Context, why string) error {
+	c.task.Leave()
 	old := c.view.epoch()
 	if err := c.x.DrainAll(ctx); err != nil {
 		return err
@@ -74,6 +75,9 @@ func (c *Session) awaitNewer(ctx context.Context, why string) error {
 // staleMap reports whether the error says that a shard wants a newer map, and waits for one. Within a
 // transaction that has done something already the statement fails with 40001.
 func (c *Session) staleMap(ctx context.Context, err error) (retry bool, _ error) {
+	if err == nil {
+		return false, nil
+	}
 	var floor *backend.FloorError
 	if !errors.As(err, &floor) {
 		return false, err

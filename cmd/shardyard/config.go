@@ -60,6 +60,8 @@ type config struct {
 	Metrics metricsConfig `koanf:"metrics"`
 	// EntryCache bounds the entries of tables by DIRECTORY that are remembered. Defaults to 1,000,000.
 	EntryCache int `koanf:"entry_cache"`
+	// EventLoop makes clients wait in an event loop (Linux). Defaults to false.
+	EventLoop bool `koanf:"event_loop"`
 	// SequenceBlock bounds how many values of a sequence are drawn before rows need them. Defaults to 100.
 	SequenceBlock int `koanf:"sequence_block"`
 	// SnapshotFile keeps a copy of the map, from which the router starts while
@@ -172,6 +174,7 @@ func addServeFlags(flags *pflag.FlagSet) {
 	flags.Int("max-clients", d.MaxClients, "client connections")
 	flags.Int("entry-cache", d.EntryCache, "entries of DIRECTORY tables that are remembered")
 	flags.Int("sequence-block", d.SequenceBlock, "values of a sequence that are drawn before rows need them")
+	flags.Bool("event-loop", d.EventLoop, "let clients wait in an event loop, which also runs what one shard answers at once")
 	flags.String("snapshot-file", d.SnapshotFile, "copy of the map, to start from while etcd is away")
 	flags.String("log-level", d.Log.Level, "debug, info, warn or error")
 	flags.String("log-format", d.Log.Format, "text or json")

@@ -88,7 +88,7 @@ func (c config) node() node.Config {
 		Router: router.Config{
 			Name: c.Name, Listen: c.Listen, Auth: c.admission(), MaxStarting: c.Auth.MaxStarting, StartupTimeout: c.Auth.Timeout,
 			Clients: c.clientLimits(), AdminUsers: c.adminUsers(), StatsUsers: c.StatsUsers,
-			EntryCache: c.EntryCache, SequenceBlock: c.SequenceBlock,
+			EventLoop: c.EventLoop, EntryCache: c.EntryCache, SequenceBlock: c.SequenceBlock,
 		},
 		Pools: backend.Config{
 			ServiceUser: c.Service.User, Passwords: c.passwords(), TLS: c.ServerTLS.forShards(), PoolSize: c.Pool.Size, PoolReserve: c.Pool.Reserve,

@@ -180,7 +180,7 @@ func TestSessionsOverTLS(t *testing.T) {
 	for name, fresh := range map[string]bool{"goroutine": false, "fresh": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := newDoor(t, "hostssl all all all trust\n", func(c *node.Config) { c.Router.FreshGoroutine = fresh })
+			d := newDoor(t, "hostssl all all all trust\n", func(c *node.Config) { c.Router.EventLoop = fresh })
 			conn := testbed.Connect(t, d.url("postgres", "", ""))
 			ctx := t.Context()
 			var length int

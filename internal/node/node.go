@@ -23,6 +23,7 @@ import (
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/commit"
 	"github.com/shardyard/shardyard/router/console"
+	"github.com/shardyard/shardyard/router/loop"
 	"github.com/shardyard/shardyard/router/schema"
 )
 
@@ -60,6 +61,10 @@ type Node struct {
 	metrics   *admin.Server // nil: they are not served
 	latest    atomic.Pointer[etcd.Snapshot]
 
+	loop     *loop.Loop // nil: there is none
+	stopLoop context.CancelFunc
+	looping  sync.WaitGroup
+
 	stop   context.CancelFunc
 	work   sync.WaitGroup
 	failed chan error // gets Serve's error, if it ends by itself
@@ -71,12 +76,21 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.Directory.Log, cfg.Pools.Log = cfg.Log, cfg.Log
-	n := &Node{log: cfg.Log, failed: make(chan error, 1), stop: func() {}}
+	n := &Node{log: cfg.Log, failed: make(chan error, 1), stop: func() {}, stopLoop: func() {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close(ctx))
 		}
 	}()
+	if cfg.Router.EventLoop {
+		if n.loop, err = loop.New(cfg.Log); err != nil {
+			return n, fmt.Errorf("start the event loop: %w", err)
+		}
+		loopCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+		n.stopLoop = stop
+		n.looping.Go(func() { n.loop.Run(loopCtx) })
+		cfg.Pools.Loop = n.loop
+	}
 	if n.store, err = etcd.Open(ctx, cfg.Directory); err != nil {
 		return n, fmt.Errorf("open the directory: %w", err)
 	}
@@ -162,7 +176,7 @@ func (n *Node) serve(ctx context.Context, cfg Config) error {
 		}
 	}
 	n.server, err = router.New(cfg.Router, router.Dependencies{
-		Planner: n.planner, Pools: n.pools, Maps: n.store, Member: n.member, Schema: n.performer,
+		Planner: n.planner, Pools: n.pools, Loop: n.loop, Maps: n.store, Member: n.member, Schema: n.performer,
 		Heal: n.fence.Heal, Initial: first, Resolver: resolver, Settings: cfg.Settings, Reload: cfg.Reload, Log: cfg.Log,
 	})
 	if err != nil {
@@ -332,6 +346,8 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.pools != nil {
 		n.pools.Close()
 	}
+	n.stopLoop()
+	n.looping.Wait()
 	if n.member != nil {
 		errs = append(errs, n.member.Close(context.WithoutCancel(ctx)))
 	}

@@ -21,8 +21,8 @@ type Config struct {
 	Shards int
 	// Routers in front of it, used alternately. Defaults to 2.
 	Routers int
-	// FreshGoroutine makes every second router run each request on a goroutine of its own.
-	FreshGoroutine bool
+	// EventLoop makes every second router run its sessions in the event loop.
+	EventLoop bool
 	// LeaseTTL of the routers. Defaults to 5 s.
 	LeaseTTL time.Duration
 	// Locale of all servers. Defaults to C.UTF-8.
@@ -95,7 +95,7 @@ const idleTimeout = 5 * time.Second
 // AddRouter starts one more router.
 func (b *Bed) AddRouter(ctx context.Context, name string, cancelPrefix uint16, cfg Config) error {
 	config := nodetest.Config(b.Shards, name, cancelPrefix)
-	config.Router.Fault, config.Router.FreshGoroutine = cfg.Fault, cfg.FreshGoroutine && cancelPrefix%2 == 0
+	config.Router.Fault, config.Router.EventLoop = cfg.Fault, cfg.EventLoop && cancelPrefix%2 == 0
 	config.Directory, config.Log = b.directory(cfg), cfg.Log
 	config.Pools.IdleTimeout = idleTimeout
 	running, err := node.Start(ctx, config)

@@ -35,7 +35,7 @@ type testRun struct{ tests *testing.M }
 
 func (r *testRun) Run() int {
 	ctx := context.Background()
-	started, err := Start(ctx, Config{FreshGoroutine: true, Fault: func(p planner.Plan) planner.Plan {
+	started, err := Start(ctx, Config{EventLoop: true, Fault: func(p planner.Plan) planner.Plan {
 		for _, table := range p.Tables {
 			if fault, ok := planted.Load(table.Schema); ok {
 				return fault.(func(planner.Plan) planner.Plan)(p)

@@ -51,7 +51,7 @@ func soak(t *testing.T, fresh bool) {
 		seed = rand.Uint64()
 	}
 	t.Logf("seed %d", seed)
-	b := nodetest.New(t, cluster, 1, func(c *node.Config) { c.Pools.PoolSize = 8; c.Router.FreshGoroutine = fresh })
+	b := nodetest.New(t, cluster, 1, func(c *node.Config) { c.Pools.PoolSize = 8; c.Router.EventLoop = fresh })
 	conn := b.Session(0)
 	for _, sql := range []string{
 		"CREATE TABLE items (id int PRIMARY KEY, name text)", "SHARD TABLE items BY HASH (id) PARTITIONS 6",

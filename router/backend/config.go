@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/shardyard/shardyard/router/loop"
 )
 
 // Config configures Pools. Durations and sizes that are zero get their defaults.
@@ -52,6 +54,8 @@ type Config struct {
 	MaxLifetime time.Duration
 	// PreparedStatements bounds the named statements on one server connection. Defaults to 500.
 	PreparedStatements int
+	// Loop waits for the connections that are not encrypted. Defaults to none: the runtime does.
+	Loop *loop.Loop
 	// Log gets what nobody is told otherwise. Defaults to none.
 	Log *slog.Logger
 }

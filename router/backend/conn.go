@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/router/loop"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
 )
@@ -24,6 +25,8 @@ type Conn struct {
 	net      net.Conn
 	tls      *tls.Config // nil: not encrypted
 	raw      syscall.RawConn
+	polled   *loop.Conn // nil: the runtime waits for it
+	task     *loop.Task // who has it, nil: a goroutine
 	reader   *wire.Reader
 	pid      uint32
 	secret   []byte
@@ -63,6 +66,13 @@ type Conn struct {
 // hold notes who has got the connection. The pool's mutex is held.
 func (c *Conn) hold(session uint64, now time.Time) {
 	c.held, c.session, c.since = true, session, now
+}
+
+// own says who waits for the connection's answers.
+func (c *Conn) own(t *loop.Task) {
+	if c.task = t; c.polled != nil {
+		c.polled.Own(t)
+	}
 }
 
 // Retired reports whether the connection is not to be used by another session: its shard has another address now, or
@@ -158,6 +168,7 @@ func (c *Conn) Write(b []byte) error {
 
 // startWrite hands b to a goroutine; finishWrite waits for it, also in close.
 func (c *Conn) startWrite(b []byte) {
+	c.task.Leave()
 	data := append([]byte(nil), b...)
 	c.writing = make(chan error, 1)
 	go func(done chan<- error) {
@@ -175,6 +186,7 @@ func (c *Conn) Send(b []byte) error {
 	if err := c.finishWrite(); err != nil {
 		return c.lost("write to", err)
 	}
+	c.task.Leave()
 	c.fresh, c.busy = false, true
 	c.pending.wrote(b)
 	c.writing = make(chan error, 1)

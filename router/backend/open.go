@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/router/loop"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
 )
@@ -91,6 +92,9 @@ func (p *pool) connect(ctx context.Context, endpoint directory.Endpoint, generat
 		_ = hijacked.Conn.Close()
 		return nil, connectFailed(ctx, p.key.shard, err)
 	}
+	if hijacked.Conn, err = cfg.Loop.Adopt(hijacked.Conn); err != nil {
+		return nil, connectFailed(ctx, p.key.shard, err)
+	}
 	now := time.Now()
 	c := &Conn{
 		pool: p, net: hijacked.Conn, tls: hijacked.TLSConfig, raw: rawConn(hijacked.Conn),
@@ -99,6 +103,7 @@ func (p *pool) connect(ctx context.Context, endpoint directory.Endpoint, generat
 		generation: generation, lastUsed: now,
 		expires: now.Add(cfg.MaxLifetime - rand.N(cfg.MaxLifetime/10+1)),
 	}
+	c.polled, _ = hijacked.Conn.(*loop.Conn)
 	c.peek.init()
 	return c, nil
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"syscall"
 
+	"github.com/shardyard/shardyard/router/loop"
 	"github.com/shardyard/shardyard/router/wire"
 )
 
@@ -58,6 +59,15 @@ func rawConn(conn net.Conn) syscall.RawConn {
 		return nil
 	}
 	return raw
+}
+
+// usable is alive for who gets the connection. A task that runs on the loop has been told of whatever came before its
+// request: the loop tells in the order of arrival. So it need not look.
+func (c *Conn) usable(t *loop.Task) bool {
+	if t.OnLoop() && c.polled != nil && !c.broken && c.polled.Quiet() && c.reader.Buffered() == 0 {
+		return true
+	}
+	return c.alive()
 }
 
 // alive reports whether an idle connection can be given out: the server has not closed it and has said nothing that

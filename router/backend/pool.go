@@ -140,18 +140,25 @@ func (p *pool) acquire(ctx context.Context, shard directory.Shard, epoch directo
 	p.mu.Unlock()
 	closeAll(stale)
 	if w != nil {
-		if c, err = p.wait(ctx, w, reserve); err != nil {
+		within, release := want.waits(ctx)
+		c, err = p.wait(within, w, reserve)
+		release()
+		if err != nil {
 			return nil, false, err
 		}
 	}
-	for c != nil && !c.alive() {
+	for c != nil && !c.usable(want.Task) {
 		c = p.replaceStale(c, want)
 	}
 	if c == nil {
-		if c, err = p.openSlot(ctx, epoch, want.Session); err != nil {
+		within, release := want.waits(ctx)
+		c, err = p.openSlot(within, epoch, want.Session)
+		release()
+		if err != nil {
 			return nil, false, err
 		}
 	}
+	c.own(want.Task)
 	c.lease.begin()
 	c.fresh = true
 	return c, false, nil
@@ -395,6 +402,7 @@ func (p *pool) discard(c *Conn) {
 
 // release takes back a connection. What takes a round trip happens on a goroutine that Pools.Close waits for.
 func (p *pool) release(c *Conn) {
+	c.own(nil)
 	cancelling := c.lease.end()
 	c.clearReadDeadline()
 	c.reader.Trim()

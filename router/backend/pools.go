@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/router/loop"
 )
 
 // Identity is what a pool is for on a shard. Database and user are as the client gave them.
@@ -89,8 +90,19 @@ type Wish struct {
 	// Holds: the session holds connections to other shards meanwhile. It comes before those that hold none, and gives way (40P01) if
 	// it and others wait for each other.
 	Holds bool
+	// Task is who gets it, nil: a goroutine.
+	Task *loop.Task
+	// Waiting, unless nil, is called before Acquire waits for anything. Its context bounds the wait; release is called behind it.
+	Waiting func(ctx context.Context) (_ context.Context, release func())
 	// Drawn: the session has drawn from sequences, and would like the connection that remembers their values.
 	Drawn bool
+}
+
+func (w *Wish) waits(ctx context.Context) (_ context.Context, release func()) {
+	if w.Waiting == nil {
+		return ctx, func() {}
+	}
+	return w.Waiting(ctx)
 }
 
 // AcquireFor is Acquire with a wish.

@@ -14,6 +14,7 @@ import (
 	"github.com/shardyard/shardyard/planner/catalog"
 	"github.com/shardyard/shardyard/router/backend"
 	"github.com/shardyard/shardyard/router/commit"
+	"github.com/shardyard/shardyard/router/loop"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
 )
@@ -59,12 +60,16 @@ type Executor struct {
 	idleLimit  bool    // see LimitIdle
 	bringRole  func(ctx context.Context, shard directory.ShardID) bool
 	scratch    []byte
+	spareOut   []byte // the buffers of the link that was given back last
+	spareSteps []step
 	columns    []wire.Column
 	session    uint64 // whose connections they are, for who asks
 	role       uint32 // see ServeRole
 	disowned   *atomic.Bool
 	keeps      bool // connections stay with the session
 	usage      usage
+	task       *loop.Task // nil: a goroutine runs the session
+	waiting    func(ctx context.Context) (context.Context, func())
 
 	// mu guards running and cancelled, for Cancel.
 	mu        sync.Mutex
@@ -79,8 +84,13 @@ type Executor struct {
 // New returns an executor without any connection. origin names its transactions; nil: it commits none over
 // several shards.
 func New(pools *backend.Pools, out *Output, identity backend.Identity, origin *commit.Origin) *Executor {
-	return &Executor{pools: pools, out: out, identity: identity, origin: origin, tx: transaction{status: wire.TxIdle}}
+	x := &Executor{pools: pools, out: out, identity: identity, origin: origin, tx: transaction{status: wire.TxIdle}}
+	x.waiting = x.Cancellable
+	return x
 }
+
+// SetTask says which task runs the session. It holds no connection yet.
+func (x *Executor) SetTask(t *loop.Task) { x.task = t }
 
 // SetSession says which number the session has among the router's.
 func (x *Executor) SetSession(number uint64) { x.session = number }
@@ -166,8 +176,10 @@ func (x *Executor) Backends() []uint32 {
 	return list
 }
 
-// Cancellable returns a context that Cancel ends, for waits of the request that is not on a shard. release must be called.
+// Cancellable returns a context that Cancel ends, for waits of the request that is not on a shard: a task leaves the
+// loop for them. release must be called.
 func (x *Executor) Cancellable(ctx context.Context) (_ context.Context, release func()) {
+	x.task.Leave()
 	ctx, cancel := context.WithCancel(ctx)
 	x.mu.Lock()
 	x.stop = cancel
@@ -261,6 +273,9 @@ func (x *Executor) Link(ctx context.Context, shard directory.ShardID) (*Link, er
 func (x *Executor) linkWithoutFocus(ctx context.Context, shard directory.ShardID) (*Link, error) {
 	l := x.find(shard)
 	if l == nil || x.keeps && x.renew(l) {
+		if len(x.links) > 0 {
+			x.task.Leave() // what works with several shards waits for more than its connections
+		}
 		var err error
 		if l, err = x.acquire(ctx, shard); err != nil {
 			return nil, err
@@ -294,14 +309,14 @@ func (x *Executor) acquire(ctx context.Context, id directory.ShardID) (*Link, er
 	if !ok {
 		return nil, fmt.Errorf("acquire shard %s: not in the map of epoch %d", id, x.view.Map.Epoch)
 	}
-	ctx, release := x.Cancellable(ctx)
-	defer release()
 	if x.isDisowned() {
 		return nil, errDisowned(x.identity.User)
 	}
-	wish := backend.Wish{Settings: x.settings, Role: x.role, Session: x.session, Drawn: x.drawn, Holds: len(x.links) > 0}
+	wish := backend.Wish{
+		Settings: x.settings, Role: x.role, Session: x.session, Drawn: x.drawn, Holds: len(x.links) > 0, Task: x.task, Waiting: x.waiting,
+	}
 	conn, err := x.pools.AcquireFor(ctx, *shard, x.identity, x.view.Map.Epoch, wish)
-	if err != nil && x.bringRole != nil && id != x.view.Map.Home && turnedAway(err) && x.bringRole(ctx, id) {
+	if err != nil && x.bringRole != nil && id != x.view.Map.Home && turnedAway(err) && x.bringsRole(ctx, id) {
 		conn, err = x.pools.AcquireFor(ctx, *shard, x.identity, x.view.Map.Epoch, wish)
 	}
 	if err != nil {
@@ -315,7 +330,31 @@ func (x *Executor) acquire(ctx context.Context, id directory.ShardID) (*Link, er
 		x.pools.Release(conn)
 		return nil, err
 	}
-	return &Link{shard: id, conn: conn}, nil
+	l := &Link{shard: id, conn: conn, out: x.spareOut, steps: x.spareSteps}
+	x.spareOut, x.spareSteps = nil, nil
+	return l, nil
+}
+
+// release gives the connection of a link back. Nobody uses the link any more.
+func (x *Executor) release(l *Link) {
+	if cap(l.out) <= batchBound {
+		x.spareOut = l.out[:0]
+	}
+	if cap(l.steps) <= keptSteps {
+		clear(l.steps[:cap(l.steps)])
+		x.spareSteps = l.steps[:0]
+	}
+	l.out, l.steps = nil, nil
+	x.pools.Release(l.conn)
+}
+
+// keptSteps is how many steps the buffer has room for that a session keeps between its links.
+const keptSteps = 8
+
+func (x *Executor) bringsRole(ctx context.Context, id directory.ShardID) bool {
+	ctx, release := x.waiting(ctx)
+	defer release()
+	return x.bringRole(ctx, id)
 }
 
 // ServeRole says as which role the session logged in: its OID on the home shard. When disowned becomes true its name means another
@@ -433,13 +472,10 @@ func (x *Executor) drop(l *Link) {
 func (x *Executor) releaseIdle() {
 	kept := x.links[:0]
 	for _, l := range x.links {
-		switch {
-		case l.conn.Broken():
-			x.pools.Release(l.conn)
-		case l.begun || l.pipelined || l.kept || l.pinned != "" || x.keeps:
+		if !l.conn.Broken() && (l.begun || l.pipelined || l.kept || l.pinned != "" || x.keeps) {
 			kept = append(kept, l)
-		default:
-			x.pools.Release(l.conn)
+		} else {
+			x.release(l)
 		}
 	}
 	clear(x.links[len(kept):])

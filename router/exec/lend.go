@@ -21,6 +21,7 @@ func (x *Executor) Lend(ctx context.Context, l *Link, use func(*pgx.Conn) error)
 	if err := x.Drain(ctx, l); err != nil {
 		return err
 	}
+	x.task.Leave()
 	l.unnamed = 0
 	lent := newLentConn(l)
 	config, err := pgx.ParseConfig("host=lent user=lent sslmode=disable")

@@ -79,6 +79,7 @@ type Modification struct {
 // or a pipeline that Sync ends. After an error the transaction has failed: nothing of the statement may be
 // committed. An error of a shard is returned whole.
 func (x *Executor) Modify(ctx context.Context, r ModifyRequest) (*Modification, error) {
+	x.task.Leave() // its pieces have goroutines of their own
 	m := &Modification{x: x, request: r}
 	for i := range r.Pieces {
 		if _, err := x.linkWithoutFocus(ctx, r.Pieces[i].Shard); err != nil {

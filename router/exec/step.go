@@ -204,6 +204,7 @@ func (x *Executor) receive(ctx context.Context, l *Link) error {
 // abandon gives a connection up whose answers cannot be read to the end.
 func (x *Executor) abandon(ctx context.Context, l *Link, err error) error {
 	if errors.Is(err, ErrClientGone) {
+		x.task.Leave()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTimeout)
 		defer cancel()
 		_ = l.conn.Cancel(ctx) // the connection is closed anyway: this only ends the work sooner

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 )
 
 const (
@@ -109,7 +110,18 @@ func (r *Reader) Buffered() int { return r.end - r.start }
 // before are invalid afterwards.
 func (r *Reader) Release() {
 	if r.start == r.end {
+		r.giveBack()
 		r.buf, r.start, r.end = nil, 0, 0
+	}
+}
+
+// spare are buffers of initialBuffer bytes that were given back: a client that is idle between any two requests does not cost
+// a new one each time.
+var spare = sync.Pool{New: func() any { return new([initialBuffer]byte) }}
+
+func (r *Reader) giveBack() {
+	if cap(r.buf) == initialBuffer {
+		spare.Put((*[initialBuffer]byte)(r.buf[:initialBuffer]))
 	}
 }
 
@@ -226,10 +238,11 @@ func (r *Reader) makeRoom() {
 	}
 	switch {
 	case r.buf == nil:
-		r.buf = make([]byte, initialBuffer)
+		r.buf = spare.Get().(*[initialBuffer]byte)[:]
 	case pending == len(r.buf):
 		grown := make([]byte, 2*len(r.buf))
 		copy(grown, r.buf[r.start:r.end])
+		r.giveBack()
 		r.buf, r.start, r.end = grown, 0, pending
 	case r.end == len(r.buf), r.start > 0 && len(r.buf)-r.end < len(r.buf)/4:
 		copy(r.buf, r.buf[r.start:r.end])

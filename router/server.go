@@ -87,7 +87,7 @@ type Server struct {
 	starting  map[*Session]struct{}
 	clients   map[*Session]struct{}
 	databases map[string]*database
-	closed    bool
+	closed    atomic.Bool // set under mu
 	// clientCounts are the authenticated clients of each database, of each user, and of each user in each database.
 	clientCounts map[backend.Identity]int
 	admitted     int // all of them
@@ -299,7 +299,7 @@ func (s *Server) snapshotClients() []*Session {
 
 func (s *Server) closeClients(ctx context.Context) {
 	s.mu.Lock()
-	s.closed = true
+	s.closed.Store(true)
 	for c := range s.starting {
 		_ = c.socket.SetDeadline(time.Now().Add(goodbyeTimeout)) // fails only if the connection is closed
 		_ = c.socket.SetReadDeadline(time.Unix(1, 0))
@@ -340,11 +340,7 @@ func (s *Server) endClients(ctx context.Context) {
 	}
 }
 
-func (s *Server) isClosed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closed
-}
+func (s *Server) isClosed() bool { return s.closed.Load() }
 
 // watchInterval is how often running statements are checked for clients that vanished.
 const watchInterval = 200 * time.Millisecond
@@ -373,7 +369,7 @@ func (s *Server) receive(c *Session) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.closed:
+	case s.closed.Load():
 		return pgerr.New(pgerr.AdminShutdown, "the router is shutting down").Fatal()
 	case len(s.starting) >= most:
 		return pgerr.New(pgerr.TooManyConnections, "sorry, too many clients are logging in already").Fatal()
@@ -387,7 +383,7 @@ func (s *Server) admit(c *Session) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.closed || s.draining.Load():
+	case s.closed.Load() || s.draining.Load():
 		return pgerr.New(pgerr.AdminShutdown, "the router is shutting down").Fatal()
 	case len(s.clients) >= s.limits.Load().Total+reservedClients:
 		return errTooManyClients()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shardyard/shardyard/directory"
+	"github.com/shardyard/shardyard/router/loop"
 	"github.com/shardyard/shardyard/router/pgerr"
 	"github.com/shardyard/shardyard/router/wire"
 )
@@ -46,7 +47,8 @@ type waiter struct {
 	ready      chan *Conn // buffered by one; nil: the right to open
 	session    uint64
 	since      time.Time
-	holds      bool // its session holds connections of other pools
+	holds      bool       // its session holds connections of other pools
+	task       *loop.Task // not nil: it waits on the loop
 	prev, next *waiter
 	queued     bool
 }
@@ -135,13 +137,21 @@ func (p *pool) acquire(ctx context.Context, shard directory.Shard, epoch directo
 			return nil, false, p.full(size, "too many statements wait for a connection")
 		}
 		w = &waiter{ready: make(chan *Conn, 1), session: want.Session, since: p.lastUsed, holds: want.Holds && want.Session != 0}
+		if want.Task.OnLoop() && !reserve && !w.holds {
+			w.task = want.Task
+		}
 		p.waiting.push(w)
 	}
 	p.mu.Unlock()
 	closeAll(stale)
 	if w != nil {
 		within, release := want.waits(ctx)
-		c, err = p.wait(within, w, reserve)
+		if w.task != nil {
+			c, err = p.waitOnLoop(within, w)
+		} else {
+			want.Task.Leave()
+			c, err = p.wait(within, w, reserve)
+		}
 		release()
 		if err != nil {
 			return nil, false, err
@@ -151,6 +161,7 @@ func (p *pool) acquire(ctx context.Context, shard directory.Shard, epoch directo
 		c = p.replaceStale(c, want)
 	}
 	if c == nil {
+		want.Task.Leave()
 		within, release := want.waits(ctx)
 		c, err = p.openSlot(within, epoch, want.Session)
 		release()
@@ -269,6 +280,37 @@ func (p *pool) wait(ctx context.Context, w *waiter, reserve bool) (*Conn, error)
 			err = p.full(p.size(), fmt.Sprintf("no connection became free within %s", p.owner.cfg.AcquireTimeout))
 		}
 	}
+	return nil, p.gaveUp(w, err)
+}
+
+// waitOnLoop is wait for a task on the loop, in a pool without reserve.
+func (p *pool) waitOnLoop(ctx context.Context, w *waiter) (*Conn, error) {
+	stop := context.AfterFunc(ctx, w.task.Wake)
+	defer stop()
+	timer := time.AfterFunc(p.owner.cfg.AcquireTimeout, w.task.Wake)
+	defer timer.Stop()
+	for {
+		select {
+		case c, ok := <-w.ready:
+			p.noteWait(w.since)
+			if !ok {
+				return nil, ErrClosed
+			}
+			return c, nil
+		default:
+		}
+		if ctx.Err() != nil {
+			return nil, p.gaveUp(w, fmt.Errorf("wait for a connection to shard %s: %w", p.key.shard, context.Cause(ctx)))
+		}
+		if time.Since(w.since) >= p.owner.cfg.AcquireTimeout {
+			return nil, p.gaveUp(w, p.full(p.size(), fmt.Sprintf("no connection became free within %s", p.owner.cfg.AcquireTimeout)))
+		}
+		w.task.Park()
+	}
+}
+
+// gaveUp takes one that waits no more out of the queue; it returns err.
+func (p *pool) gaveUp(w *waiter, err error) error {
 	p.mu.Lock()
 	queued := w.queued
 	if queued {
@@ -284,7 +326,15 @@ func (p *pool) wait(ctx context.Context, w *waiter, reserve bool) (*Conn, error)
 		}
 	}
 	p.noteWait(w.since)
-	return nil, err
+	return err
+}
+
+// give ends the wait: with a connection, or with the right to open one.
+func (w *waiter) give(c *Conn) {
+	w.ready <- c
+	if w.task != nil {
+		w.task.Wake()
+	}
 }
 
 // useReserve lets the first in the queue, who has waited longest, open a connection beyond the pool's size.
@@ -298,7 +348,7 @@ func (p *pool) useReserve() {
 		p.open++
 		p.stats.Acquired++
 		p.stats.Reserved++
-		first.ready <- nil
+		first.give(nil)
 	}
 }
 
@@ -363,7 +413,7 @@ func (p *pool) freeSlot() {
 	if p.open <= p.most() {
 		if w := p.waiting.pop(); w != nil {
 			p.stats.Acquired++
-			w.ready <- nil
+			w.give(nil)
 			return
 		}
 	}
@@ -383,7 +433,7 @@ func (p *pool) put(c *Conn) {
 	if w := p.waiting.pop(); w != nil {
 		p.stats.Acquired++
 		c.hold(w.session, c.lastUsed)
-		w.ready <- c
+		w.give(c)
 	} else {
 		p.idle = append(p.idle, c)
 	}

@@ -90,7 +90,7 @@ type Wish struct {
 	// Holds: the session holds connections to other shards meanwhile. It comes before those that hold none, and gives way (40P01) if
 	// it and others wait for each other.
 	Holds bool
-	// Task is who gets it, nil: a goroutine.
+	// Task is who gets it, nil: a goroutine. It leaves the loop while a connection is opened.
 	Task *loop.Task
 	// Waiting, unless nil, is called before Acquire waits for anything. Its context bounds the wait; release is called behind it.
 	Waiting func(ctx context.Context) (_ context.Context, release func())
@@ -212,6 +212,9 @@ func (p *Pools) Close() {
 		idle := pool.retire()
 		for w := pool.waiting.pop(); w != nil; w = pool.waiting.pop() {
 			close(w.ready)
+			if w.task != nil {
+				w.task.Wake()
+			}
 		}
 		pool.mu.Unlock()
 		closeAll(idle)

@@ -85,7 +85,7 @@ type Executor struct {
 // several shards.
 func New(pools *backend.Pools, out *Output, identity backend.Identity, origin *commit.Origin) *Executor {
 	x := &Executor{pools: pools, out: out, identity: identity, origin: origin, tx: transaction{status: wire.TxIdle}}
-	x.waiting = x.Cancellable
+	x.waiting = x.cancellable
 	return x
 }
 
@@ -180,6 +180,10 @@ func (x *Executor) Backends() []uint32 {
 // loop for them. release must be called.
 func (x *Executor) Cancellable(ctx context.Context) (_ context.Context, release func()) {
 	x.task.Leave()
+	return x.cancellable(ctx)
+}
+
+func (x *Executor) cancellable(ctx context.Context) (_ context.Context, release func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	x.mu.Lock()
 	x.stop = cancel
@@ -352,7 +356,7 @@ func (x *Executor) release(l *Link) {
 const keptSteps = 8
 
 func (x *Executor) bringsRole(ctx context.Context, id directory.ShardID) bool {
-	ctx, release := x.waiting(ctx)
+	ctx, release := x.Cancellable(ctx)
 	defer release()
 	return x.bringRole(ctx, id)
 }

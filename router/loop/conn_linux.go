@@ -198,7 +198,7 @@ func (c *Conn) wait(s *side) bool {
 	}
 	c.mu.Unlock()
 	if onLoop {
-		t.park()
+		t.Park()
 	} else {
 		<-s.woken
 	}
@@ -228,7 +228,7 @@ func (c *Conn) wake(s *side, ready bool) {
 	s.task, s.waiting = nil, false
 	c.mu.Unlock()
 	if t != nil {
-		t.wake()
+		t.Wake()
 	}
 	if waiting {
 		s.woken <- struct{}{}

@@ -62,11 +62,11 @@ func (t *Task) Enter() {
 	t.yield(entering)
 }
 
-// park waits until wake is called, which may have happened already. It also returns for no reason.
-func (t *Task) park() { t.yield(parked) }
+// Park waits on the loop until Wake is called, which may have happened already. It also returns for no reason.
+func (t *Task) Park() { t.yield(parked) }
 
-// wake ends park. Any goroutine may call it.
-func (t *Task) wake() {
+// Wake ends Park. Any goroutine may call it.
+func (t *Task) Wake() {
 	for {
 		switch t.state.Load() {
 		case stateParked:

@@ -245,3 +245,17 @@ func asked(t *testing.T, shard int, sql string) (value string) {
 	}
 	return value
 }
+
+// Who logs in while a shard asks for a newer map than the router has waits for it, as statements do.
+func TestLoginAwaitsTheMap(t *testing.T) {
+	b := newBed(t, 1)
+	first := b.connect(0)
+	mustSimple(t, first, "CREATE TABLE t (k int PRIMARY KEY)")
+	mustSimple(t, first, "SHARD TABLE t BY HASH (k)")
+	mustSimple(t, first, "BEGIN; SELECT 1") // it keeps its connection: the next client needs a new one
+	direct(t, 0, b.database, "UPDATE shardyard.epoch SET floor = 50")
+	second := b.connect(0, func(c *pgx.ConnConfig) { c.RuntimeParams["work_mem"] = "5MB" })
+	if got := mustSimple(t, second, "SHOW work_mem"); got != "5MB\nSHOW" {
+		t.Errorf("got %s", got)
+	}
+}

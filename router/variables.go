@@ -309,6 +309,29 @@ func roleOf(s *backend.Settings, user string) string {
 
 // greet learns the settings that the session starts with and tells the client.
 func (c *Session) greet(ctx context.Context) error {
+	if err := c.withNewestMap(ctx, func() error { return c.learnSettings(ctx) }); err != nil {
+		return err
+	}
+	c.vars.base, c.vars.persistent = c.vars.current, c.vars.current
+	c.vars.changed(c.user)
+	c.x.SetSettings(c.vars.carried)
+	c.x.LimitIdle(c.vars.idleTransaction > 0)
+	c.x.SetSnapshotMode(snapshotModes[c.vars.value(snapshotSetting)])
+	c.vars.reported = make(map[string]string)
+	names := slices.Sorted(maps.Keys(c.vars.defaults))
+	for _, name := range names {
+		if slices.Contains(askedSettings, name) {
+			continue
+		}
+		value := c.vars.value(name)
+		c.vars.reported[name] = value
+		c.out.Put(func(dst []byte) []byte { return wire.AppendParameterStatus(dst, name, value) })
+	}
+	return nil
+}
+
+// learnSettings asks the home shard for the settings that the session starts with, unless they are known.
+func (c *Session) learnSettings(ctx context.Context) error {
 	c.enter()
 	defer c.leaveFlight()
 	id := backend.Identity{Database: c.databaseName, User: c.user}
@@ -335,25 +358,7 @@ func (c *Session) greet(ctx context.Context) error {
 		c.x.Idle()
 	}
 	c.vars.defaults = defaults
-	if err := c.applyStartup(ctx, home); err != nil {
-		return err
-	}
-	c.vars.base, c.vars.persistent = c.vars.current, c.vars.current
-	c.vars.changed(c.user)
-	c.x.SetSettings(c.vars.carried)
-	c.x.LimitIdle(c.vars.idleTransaction > 0)
-	c.x.SetSnapshotMode(snapshotModes[c.vars.value(snapshotSetting)])
-	c.vars.reported = make(map[string]string)
-	names := slices.Sorted(maps.Keys(defaults))
-	for _, name := range names {
-		if slices.Contains(askedSettings, name) {
-			continue
-		}
-		value := c.vars.value(name)
-		c.vars.reported[name] = value
-		c.out.Put(func(dst []byte) []byte { return wire.AppendParameterStatus(dst, name, value) })
-	}
-	return nil
+	return c.applyStartup(ctx, home)
 }
 
 // applyStartup has the settings of the start-up message checked by the home shard, unless they are what

@@ -112,6 +112,16 @@ func (c *Session) staleMap(ctx context.Context, err error) (retry bool, _ error)
 	return true, nil
 }
 
+// withNewestMap runs what may be repeated as a whole, again if a shard wants a newer map.
+func (c *Session) withNewestMap(ctx context.Context, try func() error) error {
+	for range maxRetries {
+		if retry, err := c.staleMap(ctx, try()); !retry {
+			return err
+		}
+	}
+	return errNewerMap("the shards kept asking for a newer partition map")
+}
+
 // afresh runs what sends a bound portal to several shards, again if a shard wants a newer map: it says so before anything was sent.
 func (c *Session) afresh(ctx context.Context, p *portal, try func() error) error {
 	for range maxRetries {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -45,6 +47,21 @@ func (t *tools) build(ctx context.Context, dev, isolationRegress string) error {
 }
 
 func (t *tools) isolationRegress() string { return filepath.Join(t.built, "pg_isolation_regress") }
+
+// builtSince reports whether anything was built after a file was written: results from before it are not those of what there is now.
+func (t *tools) builtSince(file string) bool {
+	written, err := os.Stat(file)
+	if err != nil {
+		return true
+	}
+	for _, name := range append(slices.Collect(maps.Keys(modules)), "isolationtester") {
+		built, err := os.Stat(filepath.Join(t.built, name))
+		if err != nil || built.ModTime().After(written.ModTime()) {
+			return true
+		}
+	}
+	return false
+}
 
 func exists(file string) bool {
 	_, err := os.Stat(file)

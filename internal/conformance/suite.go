@@ -111,7 +111,7 @@ func runOnce(ctx context.Context, o options, t *tools, s suite) (outcome, error)
 		direct = filepath.Join(o.out, "direct", s.name)
 	}
 	passed, err := readPassed(direct)
-	if err != nil || o.fresh || o.only != nil {
+	if err != nil || o.fresh || o.only != nil || t.builtSince(filepath.Join(direct, passedFile)) {
 		if passed, err = s.runDirect(ctx, o, t, schedule, direct); err != nil {
 			return outcome{}, err
 		}

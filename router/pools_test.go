@@ -257,8 +257,14 @@ func TestSessionPooling(t *testing.T) {
 		next := b.connect(0)
 		expect(t, next, "SELECT pg_backend_pid() = "+pid+", to_regclass('mine') IS NULL, current_setting('work_mem') <> '9MB', pg_try_advisory_lock(4712)",
 			"t|t|t|t\nSELECT 1")
-		// The pool has two connections: a third session waits, and gets 53300.
-		b.login("53300", "postgres", "", b.database)
+		// The pool has two connections: a third session comes in, also when its greeting must be looked at again, waits and gets 53300.
+		mustSimple(t, other, "CREATE TABLE later (a int)")
+		third := b.connect(0)
+		expectError(t, third, "SELECT 1", "53300")
+		mustSimple(t, other, "DROP TABLE later; ALTER DATABASE "+b.database+" SET work_mem = '6MB'")
+		b.login("53300", "postgres", "", b.database) // it would begin with other settings
+		testClose(t, next)
+		expect(t, third, "SELECT 1", "1\nSELECT 1")
 	}, func(c *node.Config) {
 		c.Pools.Mode, c.Pools.PoolSize, c.Pools.AcquireTimeout = backend.SessionMode, 2, 500*time.Millisecond
 	})

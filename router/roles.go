@@ -167,10 +167,12 @@ func (c *Session) bringRole(ctx context.Context, shard directory.ShardID) bool {
 	return err == nil
 }
 
-// storedDefaults prints what the session's role and database have for the settings of new sessions.
-const storedDefaults = `SELECT coalesce(pg_catalog.string_agg(s.setdatabase || ' ' || s.setrole || ' ' || s.setconfig::text, '; ' ORDER BY s.setdatabase, s.setrole), '')
+// storedDefaults prints what the role and the current database have for the settings of new sessions.
+func storedDefaults(role string) string {
+	return `SELECT coalesce(pg_catalog.string_agg(s.setdatabase || ' ' || s.setrole || ' ' || s.setconfig::text, '; ' ORDER BY s.setdatabase, s.setrole), '')
 	FROM pg_catalog.pg_db_role_setting s WHERE s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()))
-	AND s.setrole IN (0, (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = SESSION_USER))`
+	AND s.setrole IN (0, (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = ` + quote(role) + `))`
+}
 
 // freshLink is a connection to the home shard that started with the settings which roles and databases have now. stored
 // tells them.
@@ -179,12 +181,12 @@ func (c *Session) freshLink(ctx context.Context, id backend.Identity) (l *link, 
 	if l, err = c.x.Link(ctx, home); err != nil {
 		return nil, "", err
 	}
-	rows, err := c.x.Ask(ctx, l, storedDefaults)
+	rows, err := c.x.Ask(ctx, l, storedDefaults(id.User))
 	if err != nil {
 		return nil, "", err
 	}
 	stored = oneValue(rows)
-	if before, known := c.server.greeting.stored(id); known && before == stored {
+	if _, before, known := c.server.greeting.last(id); known && before == stored {
 		return l, stored, nil
 	}
 	// This connection may have started before they were changed.
@@ -195,6 +197,24 @@ func (c *Session) freshLink(ctx context.Context, id backend.Identity) (l *link, 
 	c.server.pools.Renew(func(other backend.Identity) bool { return other == id })
 	l, err = c.x.Link(ctx, home)
 	return l, stored, err
+}
+
+// knownGreeting returns the settings that a session starts with although they were read long ago, if all connections to the home shard
+// are in use and nothing has changed for the role or the database since: the session need not wait for one before it has to do something.
+func (c *Session) knownGreeting(ctx context.Context, id backend.Identity) (map[string]string, bool) {
+	settings, before, known := c.server.greeting.last(id)
+	home, there := c.view.partitions.Shard(c.view.partitions.Home)
+	if !known || !there || !c.server.pools.AllInUse(home.ID, id) {
+		return nil, false
+	}
+	conn, err := c.server.pools.Service(ctx, *home, id.Database)
+	if err != nil {
+		return nil, false // who waits for a connection is told
+	}
+	defer func() { c.server.pools.KeepService(context.WithoutCancel(ctx), conn) }()
+	var stored string
+	err = conn.QueryRow(ctx, storedDefaults(id.User)).Scan(&stored)
+	return settings, err == nil && stored == before
 }
 
 // noteRoles notes what a statement does with roles, until its transaction ends.

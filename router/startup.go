@@ -373,12 +373,12 @@ func (g *greetingCache) get(id backend.Identity) (map[string]string, bool) {
 	return r.settings, ok && time.Since(r.read) < greetingTTL
 }
 
-// stored is what roles and databases had when the settings were read, however long ago.
-func (g *greetingCache) stored(id backend.Identity) (string, bool) {
+// last is what was read last, however long ago; stored is what roles and databases had then.
+func (g *greetingCache) last(id backend.Identity) (settings map[string]string, stored string, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	r, ok := g.reports[id]
-	return r.stored, ok
+	return r.settings, r.stored, ok
 }
 
 func (g *greetingCache) put(id backend.Identity, settings map[string]string, stored string) {

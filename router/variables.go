@@ -338,6 +338,9 @@ func (c *Session) learnSettings(ctx context.Context) error {
 	defaults, ok := c.server.greeting.get(id)
 	home := c.view.partitions.Home
 	if !ok {
+		defaults, ok = c.knownGreeting(ctx, id)
+	}
+	if !ok {
 		l, stored, err := c.freshLink(ctx, id)
 		if err != nil {
 			return err

@@ -3,6 +3,8 @@ package backend
 import (
 	"errors"
 	"fmt"
+
+	"github.com/shardyard/shardyard/directory"
 )
 
 // Mode says for how long a session keeps a server connection.
@@ -127,6 +129,19 @@ func (p *Pools) SetLimits(c Config) error {
 		pool.setLimits(table.find(pool.key.id))
 	}
 	return nil
+}
+
+// AllInUse reports whether a session of the identity would have to wait for a connection to the shard.
+func (p *Pools) AllInUse(shard directory.ShardID, id Identity) bool {
+	p.mu.RLock()
+	pool := p.pools[poolKey{shard, id}]
+	p.mu.RUnlock()
+	if pool == nil {
+		return false
+	}
+	pool.mu.Lock()
+	defer pool.mu.Unlock()
+	return len(pool.idle) == 0 && pool.open >= pool.limits.Size
 }
 
 func (p *pool) setLimits(l Limits) {

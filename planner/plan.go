@@ -119,8 +119,8 @@ type Plan struct {
 	// Refusal is why the statement may not run on several shards; Targets returns it when
 	// values turn out to lead to more than one. nil for the Kinds Scatter and Modify.
 	Refusal *Error
-	// SetConfig lists calls of set_config with constant arguments at the top level of the
-	// statement, which the session tracks like SET.
+	// SetConfig lists calls of set_config with a constant name at the top level of the statement, which the session tracks
+	// like SET. Their values may be opaque.
 	SetConfig []Setting
 
 	// Executes is the prepared statement that a CREATE TABLE AS EXECUTE or EXPLAIN EXECUTE runs.
@@ -168,7 +168,7 @@ type Setting struct {
 	Value   string // the value as current_setting would take it; lists joined with ", "
 	Default bool   // RESET, SET … TO DEFAULT
 	Local   bool   // until the end of the transaction
-	Opaque  bool   // Value could not be derived (SET TIME ZONE INTERVAL …, FROM CURRENT); only the text itself says it
+	Opaque  bool   // Value could not be derived (SET TIME ZONE INTERVAL …, FROM CURRENT, a parameter); only the text itself says it
 }
 
 // PrepareData is the inside of PREPARE name (types) AS statement.

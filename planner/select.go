@@ -65,7 +65,7 @@ func (a *analysis) anyWritten() bool {
 	return slices.ContainsFunc(a.references, func(r *reference) bool { return r.written })
 }
 
-// trackSettings notes calls of set_config with constant arguments in the select list; any other leaves
+// trackSettings notes calls of set_config in the select list that run once and say what they set; any other leaves
 // state that nobody tracks.
 func (a *analysis) trackSettings(sel *selectStmt, plan *Plan) {
 	if a.functions.setConfig == 0 {
@@ -94,14 +94,16 @@ func (a *analysis) settingOf(n *node) (Setting, bool) {
 	name, nameOK := constantText(call.Args[0])
 	value, valueOK := constantText(call.Args[1])
 	local, localOK := constantText(call.Args[2])
-	if !nameOK || !valueOK || !localOK {
+	if !nameOK || !localOK || !valueOK && lower(name) == "application_name" {
 		return Setting{}, false
 	}
+	set := Setting{Name: lower(name), Value: value, Opaque: !valueOK}
 	switch local {
 	case "true", "t", "on", "1", "yes", "y":
-		return Setting{Name: lower(name), Value: value, Local: true}, true
+		set.Local = true
+		return set, true
 	case "false", "f", "off", "0", "no", "n":
-		return Setting{Name: lower(name), Value: value}, true
+		return set, true
 	}
 	return Setting{}, false
 }

@@ -97,6 +97,11 @@ func TestSettings(t *testing.T) {
 		expect(t, one, "SELECT set_config('app.tenant', 'y', false)", "y\nSELECT 1")
 		expect(t, other, "SELECT 1", "1\nSELECT 1")
 		expect(t, one, "SELECT current_setting('app.tenant')", "y\nSELECT 1")
+		mustExec(t, one, "SELECT set_config('app.tenant', $1, false), set_config('work_mem', $2, false)", "z", "8MB") // as applications do
+		expect(t, other, "SELECT nullif(current_setting('app.tenant', true), '')", "NULL\nSELECT 1")
+		expect(t, one, "SELECT current_setting('app.tenant'), current_setting('work_mem')", "z|8MB\nSELECT 1")
+		expect(t, one, "SELECT set_config('app.tenant', 'for ' || current_user, false)", "for postgres\nSELECT 1")
+		expect(t, one, "SELECT current_setting('app.tenant')", "for postgres\nSELECT 1")
 		expect(t, one, "RESET work_mem", "RESET")
 		expect(t, one, "SHOW work_mem", "4MB\nSHOW")
 		mustSimple(t, one, "SET TimeZone = 'Asia/Tokyo'")

@@ -37,6 +37,7 @@ type Session struct {
 	out       *exec.Output
 	x         *exec.Executor
 	task      *loop.Task // nil: a goroutine runs the session
+	rested    bool       // its last turn on the loop ended while it waited for the client
 
 	databaseName, user string
 	role               uint32      // the OID of the role that logged in, on the home shard
@@ -103,11 +104,9 @@ func (c *Session) serve(ctx context.Context) {
 	for err == nil {
 		if err = c.advance(ctx); err == nil {
 			c.restIdle()
-			c.rejoin()
 			err = c.fill(ctx)
 		}
 	}
-	c.task.Leave()
 	c.end(ctx, err)
 }
 

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"encoding/binary"
 
 	"github.com/shardyard/shardyard/planner"
@@ -11,6 +12,38 @@ import (
 // A session that runs in the event loop leaves it for everything but the short path: what one shard answers, on a
 // connection that is free. On the short path it waits for nothing but its client and that shard.
 
+// turn runs what the client has sent. It returns the connection on which the session waits for more, nil when the session is over.
+func (c *Session) turn(ctx context.Context) *loop.Conn {
+	var err error
+	if c.rested {
+		err = c.fill(ctx)
+	}
+	for err == nil {
+		if err = c.advance(ctx); err != nil {
+			break
+		}
+		c.restIdle()
+		if c.rested = c.resting(); c.rested {
+			return c.conn.(*loop.Conn)
+		}
+		if c.x == nil || !c.x.CopyingIn() {
+			c.task.Enter()
+		}
+		err = c.fill(ctx)
+	}
+	c.task.Leave()
+	c.end(ctx, err)
+	c.server.work.Done()
+	return nil
+}
+
+// resting reports whether the session holds nothing on its stack while it waits for its client, and hears from the loop of all that comes: what
+// TLS has read ahead the loop cannot see. A COPY goes on where it is.
+func (c *Session) resting() bool {
+	_, plain := c.conn.(*loop.Conn)
+	return plain && (c.x == nil || !c.x.CopyingIn())
+}
+
 // runOn says which task runs the session.
 func (c *Session) runOn(t *loop.Task) {
 	c.task = t
@@ -19,13 +52,6 @@ func (c *Session) runOn(t *loop.Task) {
 	}
 	if polled, ok := c.socket.(*loop.Conn); ok {
 		polled.Own(t)
-	}
-}
-
-// rejoin goes back to the loop when the session has nothing to do but wait for its client.
-func (c *Session) rejoin() {
-	if c.x == nil || !c.x.CopyingIn() {
-		c.task.Enter()
 	}
 }
 

@@ -46,10 +46,9 @@ func (s *Server) welcome(ctx context.Context, conn net.Conn) {
 		return
 	}
 	s.work.Add(1)
-	s.loop.Go(func(t *loop.Task) {
-		defer s.work.Done()
+	s.loop.Serve(func(t *loop.Task) *loop.Conn {
 		c.runOn(t)
-		c.serve(ctx)
+		return c.turn(ctx)
 	})
 }
 

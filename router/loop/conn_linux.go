@@ -205,6 +205,17 @@ func (c *Conn) wait(s *side) bool {
 	return true
 }
 
+// await has the task woken when a read need not wait; false: it need not wait now.
+func (c *Conn) await(t *Task) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.hungUp.Load() || c.read.ready.Load() || c.read.expired.Load() {
+		return false
+	}
+	c.read.task = t
+	return true
+}
+
 // happened takes what epoll says.
 func (c *Conn) happened(events uint32) {
 	const ended = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR

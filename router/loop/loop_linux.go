@@ -32,6 +32,7 @@ type Loop struct {
 	sleeping bool // the loop waits, or is about to, and is to be woken
 	closed   bool
 	conns    map[int32]*Conn
+	free     []*coroutine
 }
 
 // New returns a loop that does nothing before Run.
@@ -68,6 +69,9 @@ func (l *Loop) Run(ctx context.Context) {
 			l.mu.Unlock()
 			l.interrupt()
 			l.work.Wait()
+			for _, co := range l.free {
+				co.stop()
+			}
 			_ = unix.Close(l.epoll)
 			_ = unix.Close(l.wakeup)
 			return
@@ -158,16 +162,28 @@ func (l *Loop) poll(events []unix.EpollEvent, timeout int) (int, error) {
 // drive runs a task until it waits, ends or goes elsewhere. It reports whether the caller, if it was the loop, still is.
 func (l *Loop) drive(t *Task, onLoop bool) bool {
 	for {
+		if t.on == nil {
+			l.lend(t)
+		}
 		turn := l.turns.Load()
 		if onLoop {
 			l.turns.Store(turn + 1)
 		}
-		why, more := t.next()
+		why, _ := t.on.next()
 		if onLoop && !l.turns.CompareAndSwap(turn+1, turn+2) {
 			onLoop = false
 		}
 		switch {
-		case !more:
+		case why == resting:
+			l.giveBack(t)
+			if t.rests == nil {
+				return onLoop
+			}
+			if t.off = false; t.rests.await(t) && t.state.CompareAndSwap(stateRunning, stateParked) {
+				return onLoop
+			}
+			t.state.Store(stateRunning)
+			l.post(t)
 			return onLoop
 		case why == parked:
 			if t.state.CompareAndSwap(stateRunning, stateParked) {
@@ -181,6 +197,36 @@ func (l *Loop) drive(t *Task, onLoop bool) bool {
 			l.work.Go(func() { l.drive(t, false) })
 			return true
 		}
+	}
+}
+
+// lend gives a task a stack.
+func (l *Loop) lend(t *Task) {
+	l.mu.Lock()
+	if last := len(l.free) - 1; last >= 0 {
+		t.on, l.free = l.free[last], l.free[:last]
+	}
+	l.mu.Unlock()
+	if t.on == nil {
+		t.on = newCoroutine()
+	}
+	t.on.task = t
+}
+
+// keptStacks is how many stacks are kept for the next tasks.
+const keptStacks = 256
+
+func (l *Loop) giveBack(t *Task) {
+	co := t.on
+	t.on, co.task = nil, nil
+	l.mu.Lock()
+	kept := len(l.free) < keptStacks
+	if kept {
+		l.free = append(l.free, co)
+	}
+	l.mu.Unlock()
+	if !kept {
+		co.stop()
 	}
 }
 

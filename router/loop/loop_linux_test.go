@@ -124,6 +124,73 @@ func TestEcho(t *testing.T) {
 	tasks.Wait()
 }
 
+// A task with turns holds nothing between them, whether it ends them on the loop or off it, and is woken by what comes, by a deadline
+// and by the end.
+func TestTurns(t *testing.T) {
+	l := start(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	var clients, tasks sync.WaitGroup
+	for i := range uint64(20) {
+		conn, peer := pair(t, l)
+		random := rand.New(rand.NewPCG(seed, i))
+		buf := make([]byte, 5)
+		first, woken := true, 0
+		tasks.Add(1)
+		l.Serve(func(task *loop.Task) *loop.Conn {
+			if conn.Own(task); first {
+				first = false
+				return conn
+			}
+			n, err := conn.Read(buf)
+			switch {
+			case errors.Is(err, os.ErrDeadlineExceeded):
+				woken++
+				if err := conn.SetReadDeadline(time.Time{}); err != nil {
+					t.Error(err)
+				}
+				return conn
+			case err != nil:
+				if !errors.Is(err, io.EOF) {
+					t.Error(err)
+				}
+				if woken == 0 {
+					t.Error("no deadline has woken it")
+				}
+				tasks.Done()
+				return nil
+			}
+			if random.IntN(3) == 0 {
+				task.Leave()
+			}
+			if _, err := conn.Write(buf[:n]); err != nil {
+				t.Error(err)
+			}
+			return conn
+		})
+		clients.Go(func() {
+			for round := range 300 {
+				sent := []byte("twelve bytes")
+				got := make([]byte, len(sent))
+				if _, err := peer.Write(sent); err != nil {
+					t.Error(err)
+				}
+				if _, err := io.ReadFull(peer, got); err != nil || !bytes.Equal(got, sent) {
+					t.Errorf("got %q: %v", got, err)
+				}
+				if round%100 == 50 {
+					if err := conn.SetReadDeadline(time.Unix(1, 0)); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			_ = peer.Close()
+		})
+	}
+	clients.Wait()
+	tasks.Wait()
+}
+
 // A task that blocks costs the others a pause, not their lives.
 func TestBlockedLoop(t *testing.T) {
 	l := start(t)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -33,6 +34,7 @@ type Loop struct {
 	closed   bool
 	conns    map[int32]*Conn
 	free     []*coroutine
+	unused   int // so many of free were not needed since the last check
 }
 
 // New returns a loop that does nothing before Run.
@@ -63,6 +65,7 @@ func (l *Loop) Run(ctx context.Context) {
 		select {
 		case <-ticker.C:
 			last = l.check(last)
+			l.trim()
 		case <-ctx.Done():
 			l.mu.Lock()
 			l.closed = true
@@ -205,6 +208,7 @@ func (l *Loop) lend(t *Task) {
 	l.mu.Lock()
 	if last := len(l.free) - 1; last >= 0 {
 		t.on, l.free = l.free[last], l.free[:last]
+		l.unused = min(l.unused, last)
 	}
 	l.mu.Unlock()
 	if t.on == nil {
@@ -213,8 +217,28 @@ func (l *Loop) lend(t *Task) {
 	t.on.task = t
 }
 
-// keptStacks is how many stacks are kept for the next tasks.
-const keptStacks = 256
+// keptStacks is how many stacks are kept at most for the next tasks, fewStacks how many without being needed.
+const (
+	keptStacks = 256
+	fewStacks  = 4
+)
+
+// trim gives up half of the stacks that have not been needed for a while.
+func (l *Loop) trim() {
+	l.mu.Lock()
+	kept := len(l.free)
+	if l.unused > fewStacks {
+		kept -= l.unused / 2
+	}
+	gone := slices.Clone(l.free[kept:])
+	clear(l.free[kept:])
+	l.free = l.free[:kept]
+	l.unused = kept
+	l.mu.Unlock()
+	for _, co := range gone {
+		co.stop()
+	}
+}
 
 func (l *Loop) giveBack(t *Task) {
 	co := t.on

@@ -172,7 +172,7 @@ type usage struct {
 	Sharded []int `json:"sharded"`
 }
 
-func (b *bed) usage(ctx context.Context) (u usage, err error) {
+func (b *bed) usage(ctx context.Context, whole bool) (u usage, err error) {
 	planned, cached := b.running.Plans()
 	u.Planned, u.Cached = planned-b.planned, cached
 	total := 0
@@ -187,7 +187,7 @@ func (b *bed) usage(ctx context.Context) (u usage, err error) {
 	switch {
 	case total != rowsOfSharded || slices.Contains(u.Sharded, 0):
 		return u, fmt.Errorf("the sharded table has %v rows on its shards, not %d on all of them", u.Sharded, rowsOfSharded)
-	case u.Planned == 0 || u.Cached == 0:
+	case u.Planned == 0 || u.Cached == 0 && whole: // a part may send nothing twice
 		return u, fmt.Errorf("the planner was not used: %d plans made, %d taken from the cache", u.Planned, u.Cached)
 	}
 	// A row by its key, and a statement on all shards, through the router.

@@ -193,7 +193,7 @@ func (s suite) runRouted(ctx context.Context, o options, t *tools, schedule, dir
 	passed, err := s.run(ctx, o, t, schedule, dir, b.address, b.environment())
 	var used usage
 	if err == nil {
-		used, err = b.usage(ctx)
+		used, err = b.usage(ctx, o.only == nil)
 	}
 	return passed, used, errors.Join(err, b.close(ctx))
 }

@@ -389,13 +389,15 @@ func (c *Session) applyStartup(ctx context.Context, home directory.ShardID) erro
 		if err != nil {
 			return err
 		}
-		rows, err := c.x.Ask(ctx, l, fmt.Sprintf("SELECT pg_catalog.set_config(%s, %s, false)", quote(name), quote(value)))
+		// The limit of an idle session is ours to keep: the connection would end in the pool.
+		rows, err := c.x.Ask(ctx, l, fmt.Sprintf("SELECT pg_catalog.set_config(%s, %s, %t)", quote(name), quote(value), name == idleSessionSetting))
 		if err != nil {
 			return err
 		}
 		c.vars.current = c.vars.current.With(name, oneValue(rows))
-		l.SetSettings(c.vars.current.Without(snapshotSetting))
-		c.x.SetSettings(c.vars.current.Without(snapshotSetting))
+		carried := c.vars.current.Without(snapshotSetting).Without(idleSessionSetting)
+		l.SetSettings(carried)
+		c.x.SetSettings(carried)
 	}
 	c.x.Idle()
 	return nil

@@ -446,27 +446,54 @@ func (c *Session) dropUnconfirmed() {
 
 // end closes the session. err is why; io.EOF and a lost client are no errors.
 func (c *Session) end(ctx context.Context, err error) {
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, exec.ErrClientGone) && !errors.Is(err, net.ErrClosed) {
-		e := pgerr.Of(err)
-		if e.Code == pgerr.InternalError {
-			c.server.log.Error("session ended", "session_id", c.id, "error", err)
-		}
-		c.server.errors.Count(e.Code)
-		_ = c.conn.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
-		c.out.Put(e.Fatal().Append)
-		_ = c.out.Flush() // the client may be gone
+	// Each in a guard of its own: what is wrong with one must neither end the process, nor keep what the next gives back.
+	for _, part := range []func(){
+		func() { c.tellEnd(err) },
+		c.giveBack,
+		func() { c.undoChanges(ctx) },
+		c.leaveDatabase,
+	} {
+		_ = c.server.guard(c, func() error { part(); return nil })
 	}
-	if c.x != nil {
-		if c.x.CopyingIn() {
-			c.x.BreakCopy()
-		}
-		c.x.Release()
+	c.server.forget(c)
+	_ = c.conn.Close()
+}
+
+// tellEnd tells the client why its session ends, unless it knows.
+func (c *Session) tellEnd(err error) {
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, exec.ErrClientGone) || errors.Is(err, net.ErrClosed) {
+		return
 	}
+	e := pgerr.Of(err)
+	if e.Code == pgerr.InternalError {
+		c.server.log.Error("session ended", "session_id", c.id, "error", err)
+	}
+	c.server.errors.Count(e.Code)
+	_ = c.conn.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
+	c.out.Put(e.Fatal().Append)
+	_ = c.out.Flush() // the client may be gone
+}
+
+// giveBack gives the session's server connections back.
+func (c *Session) giveBack() {
+	if c.x == nil {
+		return
+	}
+	if c.x.CopyingIn() {
+		c.x.BreakCopy()
+	}
+	c.x.Release()
+}
+
+func (c *Session) undoChanges(ctx context.Context) {
 	c.disarmIdle()
 	c.leaveFlight()
 	if c.changes.work != nil {
 		c.changes.work.RolledBack(ctx)
 	}
+}
+
+func (c *Session) leaveDatabase() {
 	if c.database != nil {
 		c.unlistenAll()
 		c.database.leave(c)
@@ -474,8 +501,6 @@ func (c *Session) end(ctx context.Context, err error) {
 	if c.pid != 0 {
 		c.server.keys.remove(c.pid)
 	}
-	c.server.forget(c)
-	_ = c.conn.Close()
 }
 
 // goodbyeTimeout bounds the write of a last message to a client.

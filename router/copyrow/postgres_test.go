@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"regexp"
@@ -51,11 +52,22 @@ var variants = []variant{
 
 const perVariant = 200
 
+var seedFlag = flag.Uint64("seed", 0, "seed of the random data; 0 takes one from the clock")
+
+// newSeed is the seed of a test's random data.
+func newSeed(t *testing.T) uint64 {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d", seed)
+	return seed
+}
+
 // Random data is copied into a plain table, and split over two tables as a router would: the same rows, or the same error
 // of the same line.
 func TestAgainstPostgres(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := newSeed(t)
 	p := newPair(t)
 	for i, v := range variants {
 		t.Run(v.sql, func(t *testing.T) {
@@ -71,9 +83,26 @@ func TestAgainstPostgres(t *testing.T) {
 	}
 }
 
+// Lines end with a carriage return, and a line of nothing but a newline, which is an error, comes to a server behind the first
+// line that it sees: the two together would be another style of lines.
+func TestNewlineBehindReturn(t *testing.T) {
+	p := newPair(t)
+	for _, v := range variants {
+		line := "a,b,c\r"
+		switch {
+		case v.options.Delimiter != 0:
+			line = strings.ReplaceAll(line, ",", string(v.options.Delimiter))
+		case v.options.Format == Text:
+			line = strings.ReplaceAll(line, ",", "\t")
+		}
+		for seed := range uint64(10) {
+			p.check(t, v, []byte(line+line+line+"\n"+line), rand.New(rand.NewPCG(seed, 0)))
+		}
+	}
+}
+
 func TestBinaryAgainstPostgres(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := newSeed(t)
 	p := newPair(t)
 	random := rand.New(rand.NewPCG(seed, 0))
 	for range 4 * perVariant {

@@ -3,6 +3,7 @@ package copyrow
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 )
 
 // Kind says what a Row is.
@@ -177,6 +178,11 @@ func (s *Splitter) nextLine(scan func() (verdict, int)) (Row, bool) {
 	if v == malformed && s.buf[s.at-1] >= 0x80 {
 		// The first byte of a character, where nothing of the kind may stand: a whole one keeps the rest valid.
 		s.buf[s.at-1] = 'x'
+	}
+	if v == malformed && s.style == Return && s.at == s.start+1 && s.buf[s.start] == '\n' {
+		// A server whose first line came just before would take the two for one newline.
+		s.buf = slices.Insert(s.buf, s.start, 'x')
+		s.at++
 	}
 	row := Row{Raw: s.buf[s.start:s.at:s.at], Newlines: s.newlines, Returns: s.returns, body: body}
 	known := s.style

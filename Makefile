@@ -94,7 +94,7 @@ soak: ## clients that connect, cancel and vanish for SOAKTIME; nothing may grow 
 	$(GO) test -timeout 60m -count=1 -v -run TestSoak ./internal/soak -soak.for $(SOAKTIME) $(if $(SEED),-soak.seed $(SEED))
 
 .PHONY: bench
-bench: build ## measure what the router costs: select, commit, scatter, copy (RUN, BENCH_FLAGS); writes docs/performance.md
+bench: build ## measure what the router costs, against PgBouncer, in 20 minutes (RUN=section, BENCH_FLAGS=-long); writes docs/performance.md
 	$(GO) run ./internal/bench $(if $(RUN),-run '$(RUN)') $(BENCH_FLAGS)
 
 .PHONY: clean

@@ -34,8 +34,12 @@ var (
 
 const accountsTable = `CREATE TABLE accounts (id int PRIMARY KEY, branch int NOT NULL, balance bigint NOT NULL, filler char(84) NOT NULL)`
 
-// createAccounts makes the sharded table, and one like it in the database beside it, with as many rows on each server.
+// createAccounts makes, once, the sharded table, and one like it in the database beside it, with as many rows on each server.
 func (b *shardedBed) createAccounts(ctx context.Context) error {
+	if b.accounts {
+		return nil
+	}
+	b.accounts = true
 	err := execute(ctx, b.router.port, "postgres", accountsTable, fmt.Sprintf(`SHARD TABLE accounts BY RANGE (id) (
 		PARTITION a VALUES LESS THAN (%d) PLACEMENT POLICY = s1,
 		PARTITION b VALUES LESS THAN (%d) PLACEMENT POLICY = s2,
@@ -63,13 +67,16 @@ func (b *shardedBed) createAccounts(ctx context.Context) error {
 }
 
 func measureCommit(ctx context.Context, b *shardedBed, o options) ([]result, error) {
+	if err := b.createAccounts(ctx); err != nil {
+		return nil, fmt.Errorf("create the accounts: %w", err)
+	}
 	if err := b.settle(ctx); err != nil {
 		return nil, err
 	}
 	run := 0
 	return interleave(o, clientNames, commitWays, func(clients, way int) (measurement, error) {
 		run++
-		return drive(ctx, clientCount[clients], time.Duration(o.seconds)*time.Second, func(client int) (worker, error) {
+		return drive(ctx, clientCount[clients], o.length, 0, func(client int) (worker, error) {
 			random := rand.New(rand.NewPCG(uint64(run), uint64(client)))
 			switch commitWays[way] {
 			case commitPlain:

@@ -16,8 +16,9 @@ type worker struct {
 	close func()
 }
 
-// drive lets so many clients work for so long, after one step each that does not count.
-func drive(ctx context.Context, clients int, length time.Duration, open func(client int) (worker, error)) (measurement, error) {
+// drive lets so many clients work for so long, after one step each that does not count. pid is the process whose CPU
+// time is measured, 0 for none.
+func drive(ctx context.Context, clients int, length time.Duration, pid int, open func(client int) (worker, error)) (measurement, error) {
 	workers := make([]worker, 0, clients)
 	defer func() {
 		for _, w := range workers {
@@ -33,6 +34,10 @@ func drive(ctx context.Context, clients int, length time.Duration, open func(cli
 		if _, err := w.step(ctx); err != nil {
 			return measurement{}, err
 		}
+	}
+	before, err := cpuTime(pid)
+	if err != nil {
+		return measurement{}, err
 	}
 	latencies := make([][]time.Duration, clients)
 	group, ctx := errgroup.WithContext(ctx)
@@ -53,6 +58,10 @@ func drive(ctx context.Context, clients int, length time.Duration, open func(cli
 		return measurement{}, err
 	}
 	elapsed := time.Since(start)
+	after, err := cpuTime(pid)
+	if err != nil {
+		return measurement{}, err
+	}
 	all := slices.Concat(latencies...)
 	if len(all) == 0 {
 		return measurement{}, fmt.Errorf("nothing was done in %s", length)
@@ -60,6 +69,15 @@ func drive(ctx context.Context, clients int, length time.Duration, open func(cli
 	slices.Sort(all)
 	return measurement{
 		TPS:           float64(len(all)) / elapsed.Seconds(),
-		LatencyMicros: float64(all[len(all)/2].Microseconds()),
+		CPUMicros:     float64((after - before).Microseconds()) / float64(len(all)),
+		LatencyMicros: micros(percentile(all, 50)),
+		P99Micros:     micros(percentile(all, 99)),
 	}, nil
 }
+
+// percentile is by the nearest rank; sorted is not empty.
+func percentile(sorted []time.Duration, p int) time.Duration {
+	return sorted[min(len(sorted)*p/100, len(sorted)-1)]
+}
+
+func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }

@@ -19,15 +19,24 @@ import (
 const reportHead = `# Performance
 
 What the router costs, on one machine, where clients, router and all servers share the processors. What is compared runs
-interleaved, a few seconds at a time, in rounds; figures and ratios are medians over the rounds. **Absolute figures are noisy and mean
+interleaved, a few seconds at a time, in rounds; figures are medians over the rounds, ratios are computed in each round and given
+as their median, with the least and the greatest behind it. **Absolute figures are noisy and mean
 little, on this machine and on others; the ratios are what to compare.** Where others are at work on the machine the ratios are biased too: what
 uses more processes (three shards, for example) then gets more of the processors, and every round trip waits for its turn. Each section
 says how busy the machine was (its load average) before the bench began; figures from a machine with a load of more
-than about 0.5 are an indication and no more. Written by ` + "`make bench`" + `
-(` + "`make bench RUN=commit`" + ` repeats one section: select, commit, scatter or copy; ` + "`BENCH_FLAGS='-seconds 2 -rounds 1 -copy-rows 100000'`" + ` is shorter).
+than about 0.5 are an indication and no more.
 
-- %s, %d processors, %s
+- %s, %d processors, %s, Linux %s
 - PostgreSQL %s with fsync and synchronous_commit on; %s; Shardyard built with %s
+
+Written by ` + "`make bench`" + `, which takes less than 20 minutes and writes docs/performance.json beside it, to compare with: one object for each run.
+` + "`make bench RUN=commit`" + ` repeats one section (select, tpcb, reconnect, idle, scatter, snapshot, commit or copy) and keeps the others;
+` + "`BENCH_FLAGS='-seconds 1 -rounds 1 -copy-rows 100000'`" + ` is shorter, and ` + "`BENCH_FLAGS=-long`" + ` measures every combination, with the
+goroutine path beside the event loop (about an hour and a half with 3 rounds). ` + "`make bench-micro`" + ` runs the micro-benchmarks, see the end.
+
+*direct* is the client on the server itself; *PgBouncer* and *Shardyard* (` + "`shardyard serve`" + ` with its event loop) are processes of their own, with etcd and the
+servers outside of them, 20 server connections each, and no TLS to the server. CPU is that of the process between client and server (user and system time of
+/proc/<pid>/stat), divided by the statements that clients ran: it says more than throughput where the processors are shared.
 
 `
 
@@ -42,12 +51,17 @@ func writeReport(ctx context.Context, o options, results []result) error {
 		return fmt.Errorf("find Postgres: %w", err)
 	}
 	var page strings.Builder
-	fmt.Fprintf(&page, reportHead, runtime.GOOS+"/"+runtime.GOARCH, runtime.NumCPU(), processorName(),
+	fmt.Fprintf(&page, reportHead, runtime.GOOS+"/"+runtime.GOARCH, runtime.NumCPU(), processorName(), kernel(),
 		binaries.Version, firstLine(ctx, "pgbouncer", "--version"), runtime.Version())
-	reportSelect(&page, all)
-	reportCommit(&page, all)
+	reportPgbench(&page, all)
+	reportIdle(&page, all)
 	reportScatter(&page, all)
+	reportSnapshot(&page, all)
+	reportCommit(&page, all)
 	reportCopy(&page, all)
+	if err := reportMicro(&page, o.micro); err != nil {
+		return err
+	}
 	if err := os.WriteFile(o.report, []byte(page.String()), 0o644); err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
@@ -79,56 +93,10 @@ func keepOthers(file string, results []result) ([]result, error) {
 		return slices.ContainsFunc(results, func(r result) bool { return r.Section == old.Section })
 	})
 	all := append(earlier, results...)
-	order := []string{sectionSelect, sectionCommit, sectionScatter, sectionCopy}
 	slices.SortStableFunc(all, func(a, b result) int {
-		return slices.Index(order, a.Section) - slices.Index(order, b.Section)
+		return slices.Index(sectionNames, a.Section) - slices.Index(sectionNames, b.Section)
 	})
 	return all, nil
-}
-
-func reportSelect(page *strings.Builder, results []result) {
-	const head = `## Select by key
-
-` + "`pgbench -S`" + ` on a sharded table of one shard, directly, through PgBouncer and through Shardyard (%s).
-PgBouncer pools by transaction, but by session for prepared statements, which this version cannot carry over transactions.
-CPU is that of the process between client and server, for each statement.
-
-| workload | direct, tps | PgBouncer, tps | Shardyard, tps | PgBouncer / direct | Shardyard / direct | Shardyard / PgBouncer | CPU PgBouncer, µs | CPU Shardyard, µs | CPU ratio |
-|---|---|---|---|---|---|---|---|---|---|
-`
-	if !has(results, sectionSelect) {
-		return
-	}
-	fmt.Fprintf(page, head, conditions(results, sectionSelect))
-	for _, w := range workloads {
-		of := func(target string, value func(measurement) float64) []float64 {
-			return series(results, sectionSelect, w.String(), target, value)
-		}
-		direct, pooler, router := of("direct", tps), of("pgbouncer", tps), of("shardyard", tps)
-		poolerCPU, routerCPU := of("pgbouncer", cpu), of("shardyard", cpu)
-		fmt.Fprintf(page, "| %s | %.0f | %.0f | %.0f | %.2f | %.2f | %.2f | %.1f | %.1f | %.2f |\n", w,
-			median(direct), median(pooler), median(router),
-			median(ratios(pooler, direct)), median(ratios(router, direct)), median(ratios(router, pooler)),
-			median(poolerCPU), median(routerCPU), median(ratios(routerCPU, poolerCPU)))
-	}
-}
-
-func tps(m measurement) float64     { return m.TPS }
-func cpu(m measurement) float64     { return m.CPUMicros }
-func latency(m measurement) float64 { return m.LatencyMicros }
-func speed(m measurement) float64   { return m.RowsPerSecond }
-
-func has(results []result, section string) bool { return rounds(results, section) > 0 }
-
-// rounds is how often everything of a section was measured, 0 if it was not.
-func rounds(results []result, section string) int {
-	most := 0
-	for _, r := range results {
-		if r.Section == section {
-			most = max(most, r.Round)
-		}
-	}
-	return most
 }
 
 // conditions are under what a section was measured.
@@ -156,33 +124,6 @@ func loadAverage() float64 {
 	return load
 }
 
-// series are the values of one workload and target of a section, by round.
-func series(results []result, section, workload, target string, value func(measurement) float64) []float64 {
-	var values []float64
-	for _, r := range results {
-		if r.Section == section && r.Workload == workload && r.Target == target {
-			values = append(values, value(r.measurement))
-		}
-	}
-	return values
-}
-
-func ratios(a, b []float64) []float64 {
-	result := make([]float64, len(a))
-	for i := range a {
-		result[i] = a[i] / b[i]
-	}
-	return result
-}
-
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	if len(sorted)%2 == 1 {
-		return sorted[len(sorted)/2]
-	}
-	return (sorted[len(sorted)/2-1] + sorted[len(sorted)/2]) / 2
-}
-
 func processorName() string {
 	info, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
@@ -196,8 +137,21 @@ func processorName() string {
 	return "unknown processor"
 }
 
+// kernel is the version of the running kernel.
+func kernel() string {
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return "of unknown version"
+	}
+	return strings.TrimSpace(string(release))
+}
+
 func firstLine(ctx context.Context, program string, args ...string) string {
-	out, err := exec.CommandContext(ctx, program, args...).Output()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		path = "/usr/sbin/" + program
+	}
+	out, err := exec.CommandContext(ctx, path, args...).Output()
 	if err != nil {
 		return program + " of unknown version"
 	}

@@ -2,13 +2,11 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
 func reportCommit(page *strings.Builder, results []result) {
-	const head = `
-## Commit over several shards
+	const head = `## Commit over several shards
 
 Transactions of two UPDATEs by primary key (%s), all with the same client, on three shards of one disk:
 
@@ -40,11 +38,41 @@ Latency is the median of the commit alone, throughput that of whole transactions
 			page.WriteString(" |\n")
 		}
 	}
+	page.WriteString("\n")
 }
 
 func reportScatter(page *strings.Builder, results []result) {
-	const head = `
-## Reading over several shards in one snapshot
+	const head = `## Reading over several shards
+
+A read that says nothing of the shard key (%s): one row by another indexed column, which each of three shards is asked for, and a whole table. *direct* and *PgBouncer* are
+one server with all the rows; Shardyard's are spread evenly over three servers, which here share the processors, and are read in one snapshot of the cluster.
+
+| read | direct, µs | PgBouncer, µs | Shardyard, µs | Shardyard / direct | Shardyard / PgBouncer | direct, reads/s | PgBouncer, reads/s | Shardyard, reads/s | Shardyard / PgBouncer | CPU PgBouncer, µs | CPU Shardyard, µs |
+|---|---|---|---|---|---|---|---|---|---|---|---|
+`
+	if !has(results, sectionScatter) {
+		return
+	}
+	fmt.Fprintf(page, head, conditions(results, sectionScatter))
+	for _, w := range workloadsOf(results, sectionScatter) {
+		of := func(target string, value func(measurement) float64) []float64 {
+			return series(results, sectionScatter, w, target, value)
+		}
+		for _, r := range routersOf(results, sectionScatter, w) {
+			fmt.Fprintf(page, "| %s | %.0f | %.0f | %.0f | %s | %s | %.0f | %.0f | %.0f | %s | %.0f | %.0f |\n", r.line,
+				median(of(targetDirect, latency)), median(of(targetPooler, latency)), median(of(r.target, latency)),
+				spread(ratios(of(r.target, latency), of(targetDirect, latency)), "%.2f"),
+				spread(ratios(of(r.target, latency), of(targetPooler, latency)), "%.2f"),
+				median(of(targetDirect, tps)), median(of(targetPooler, tps)), median(of(r.target, tps)),
+				spread(ratios(of(r.target, tps), of(targetPooler, tps)), "%.2f"),
+				median(of(targetPooler, cpu)), median(of(r.target, cpu)))
+		}
+	}
+	page.WriteString("\n")
+}
+
+func reportSnapshot(page *strings.Builder, results []result) {
+	const head = `## Reading over several shards in one snapshot
 
 A SELECT of 100 rows, found by an index, spread evenly over three shards, in autocommit (%s): with ` + "`shardyard.snapshot = cluster`" + `, the
 default, and with ` + "`off`" + `, where each shard shows a moment of its own.
@@ -52,24 +80,24 @@ default, and with ` + "`off`" + `, where each shard shows a moment of its own.
 | clients | cluster, µs | off, µs | cluster / off | cluster, statements/s | off, statements/s | cluster / off |
 |---|---|---|---|---|---|---|
 `
-	if !has(results, sectionScatter) {
+	if !has(results, sectionSnapshot) {
 		return
 	}
-	fmt.Fprintf(page, head, conditions(results, sectionScatter))
+	fmt.Fprintf(page, head, conditions(results, sectionSnapshot))
 	for _, clients := range clientNames {
 		fmt.Fprintf(page, "| %s", clients)
 		for _, value := range []func(measurement) float64{latency, tps} {
-			gated := series(results, sectionScatter, clients, snapshotCluster, value)
-			free := series(results, sectionScatter, clients, snapshotOff, value)
+			gated := series(results, sectionSnapshot, clients, snapshotCluster, value)
+			free := series(results, sectionSnapshot, clients, snapshotOff, value)
 			fmt.Fprintf(page, " | %.0f | %.0f | %.2f", median(gated), median(free), median(ratios(gated, free)))
 		}
 		page.WriteString(" |\n")
 	}
+	page.WriteString("\n")
 }
 
 func reportCopy(page *strings.Builder, results []result) {
-	const head = `
-## COPY FROM
+	const head = `## COPY FROM
 
 The same rows in one COPY … FROM STDIN in text format, into an empty table with a primary key (%s): into one Postgres without the router, through the
 router into a table that is not sharded, and through the router into a table sharded by hash over three shards, committed in two
@@ -82,16 +110,11 @@ phases. Three shards on machines of their own would share the work; here router 
 		return
 	}
 	fmt.Fprintf(page, head, conditions(results, sectionCopy))
-	var names []string
-	for _, r := range results {
-		if r.Section == sectionCopy && !slices.Contains(names, r.Workload) {
-			names = append(names, r.Workload)
-		}
-	}
-	for _, name := range names {
+	for _, name := range workloadsOf(results, sectionCopy) {
 		of := func(way string) []float64 { return series(results, sectionCopy, name, way, speed) }
 		direct, whole, sharded := of(copyDirect), of(copyUnsharded), of(copySharded)
 		fmt.Fprintf(page, "| %s | %.0f | %.0f | %.0f | %.2f | %.2f |\n", name, median(direct), median(whole), median(sharded),
 			median(ratios(whole, direct)), median(ratios(sharded, direct)))
 	}
+	page.WriteString("\n")
 }

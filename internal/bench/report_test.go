@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A run of one section replaces its earlier results and keeps those of the others.
@@ -48,5 +49,66 @@ func TestResultsWithoutAFile(t *testing.T) {
 	all, err := keepOthers(filepath.Join(t.TempDir(), "none.json"), []result{{Section: sectionSelect}})
 	if err != nil || len(all) != 1 {
 		t.Errorf("got %v, %v", all, err)
+	}
+}
+
+// Ratios are computed in each round; what was not measured has none.
+func TestRatiosOfRounds(t *testing.T) {
+	var results []result
+	add := func(target string, values ...float64) {
+		for i, value := range values {
+			results = append(results, result{Section: sectionSelect, Workload: "w", Target: target, Round: i + 1, measurement: measurement{TPS: value, CPUMicros: value}})
+		}
+	}
+	add(targetDirect, 100, 200, 400)
+	add(targetPooler, 50, 100, 100)
+	add(targetRouter, 60, 90, 100)
+	var page strings.Builder
+	reportPgbench(&page, results)
+	if want := "| w | 200 | 100 | 90 | 0.50 | 0.45 | 1.00 (0.90–1.20) | 100.0 | 90.0 | 1.00 (0.90–1.20) |"; !strings.Contains(page.String(), want) {
+		t.Errorf("the page has no line %s:\n%s", want, page.String())
+	}
+	if got := spread(ratios(nil, []float64{1}), "%.2f"); got != "–" {
+		t.Errorf("a ratio of nothing is %s", got)
+	}
+}
+
+// What go test -bench prints is summed up over its repetitions.
+func TestMicroBenchmarks(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "micro.txt")
+	text := `goos: linux
+BenchmarkLocate/hash/int8-2   	 1000	       90.1 ns/op	       0 B/op	       0 allocs/op
+BenchmarkLocate/hash/int8-2   	 1000	       110.1 ns/op	       0 B/op	       0 allocs/op
+BenchmarkLocate/hash/int8-2   	 1000	       300.4 ns/op	       0 B/op	       0 allocs/op
+BenchmarkEpochChange-2   	 1000	       700 ns/op	  4000 p99.99-ns	 90000 worst-ns
+BenchmarkOther-2   	 1000	       700 ns/op
+ok  	github.com/shardyard/shardyard/directory	1s
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var page strings.Builder
+	if err := reportMicro(&page, file); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"| Locate/hash/int8 | 110 | 0 | |", "| EpochChange | 700 | 0 | p99.99-ns 4000 worst-ns 90000 |"} {
+		if !strings.Contains(page.String(), want) {
+			t.Errorf("the page has no line %s:\n%s", want, page.String())
+		}
+	}
+	if strings.Contains(page.String(), "Other") {
+		t.Errorf("the page has what it should not show:\n%s", page.String())
+	}
+}
+
+func TestLatenciesOfPgbench(t *testing.T) {
+	got, err := readLatencies(strings.NewReader("0 1 300 0 1700000000 1\n0 2 100 0 1700000000 2\n0 3 200 0 1700000000 3\n"))
+	if err != nil || len(got) != 3 || percentile(got, 50) != 200*time.Microsecond || percentile(got, 99) != 300*time.Microsecond {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, broken := range []string{"", "0 1\n", "0 1 x 0\n"} {
+		if _, err := readLatencies(strings.NewReader(broken)); err == nil {
+			t.Errorf("%q is read", broken)
+		}
 	}
 }

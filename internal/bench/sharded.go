@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -18,6 +16,8 @@ import (
 type shardedBed struct {
 	*testbed
 	router target
+	// accounts: createAccounts has made its tables.
+	accounts bool
 }
 
 const (
@@ -26,28 +26,24 @@ const (
 )
 
 func newShardedBed(ctx context.Context, o options, log *slog.Logger) (*shardedBed, error) {
-	cluster, err := devcluster.Start(ctx, devcluster.Config{Shards: shardCount, Etcd: true, Log: log})
+	servers, err := newTestbed(ctx, devcluster.Config{Shards: shardCount, Etcd: true, Log: log}, o.program)
 	if err != nil {
-		return nil, fmt.Errorf("start the shards: %w", err)
+		return nil, err
 	}
-	bed := &shardedBed{testbed: &testbed{cluster: cluster}}
-	if bed.router, err = bed.startRouter(ctx, o.program); err != nil {
-		return nil, errors.Join(err, bed.close())
+	bed := &shardedBed{testbed: servers}
+	if err := bed.register(ctx); err != nil {
+		return nil, bed.failed(err)
+	}
+	if bed.router, err = bed.startRouter(ctx, targetRouter); err != nil {
+		return nil, bed.failed(err)
 	}
 	for shard := range shardCount {
 		if err := execute(ctx, bed.shardPort(shard), "postgres", "CREATE DATABASE "+plainDatabase); err != nil {
-			return nil, errors.Join(err, bed.close())
+			return nil, bed.failed(err)
 		}
 	}
 	return bed, nil
 }
-
-func (b *shardedBed) close() error {
-	b.stop()
-	return b.cluster.Close()
-}
-
-func (b *shardedBed) shardPort(i int) int { return int(b.cluster.Shards()[i].Primary.Port) }
 
 // connect opens a connection to a server or the router.
 func connect(ctx context.Context, port int, database string) (*pgconn.PgConn, error) {
@@ -96,59 +92,23 @@ func (b *shardedBed) settle(ctx context.Context) error {
 	return nil
 }
 
-// section is a part of the report that is measured on three shards.
-type section struct {
-	name     string
-	accounts bool // needs the tables of createAccounts
-	measure  func(context.Context, *shardedBed, options) ([]result, error)
-}
-
-var shardedSections = []section{
-	{name: sectionCommit, accounts: true, measure: measureCommit},
-	{name: sectionScatter, accounts: true, measure: measureScatter},
-	{name: sectionCopy, measure: measureCopy},
+var shardedSections = []section[*shardedBed]{
+	{sectionScatter, measureScatter},
+	{sectionSnapshot, measureSnapshot},
+	{sectionCommit, measureCommit},
+	{sectionCopy, measureCopy},
 }
 
 // runSharded measures the sections that need three shards.
-func runSharded(ctx context.Context, o options, log *slog.Logger, sections []section) (results []result, err error) {
+func runSharded(ctx context.Context, o options, log *slog.Logger) ([]result, error) {
+	sections := chosen(o, shardedSections)
+	if len(sections) == 0 {
+		return nil, nil
+	}
 	bed, err := newShardedBed(ctx, o, log)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, bed.close()) }()
-	if slices.ContainsFunc(sections, func(s section) bool { return s.accounts }) {
-		if err := bed.createAccounts(ctx); err != nil {
-			return nil, fmt.Errorf("create the accounts: %w", err)
-		}
-	}
-	for _, s := range sections {
-		found, err := s.measure(ctx, bed, o)
-		if err != nil {
-			return nil, fmt.Errorf("measure %s: %w", s.name, err)
-		}
-		for i := range found {
-			found[i].Section = s.name
-		}
-		results = append(results, found...)
-	}
-	return results, nil
-}
-
-// interleave runs every way of every workload once a round; nobody always goes first.
-func interleave(o options, workloads, ways []string, measure func(workload, way int) (measurement, error)) ([]result, error) {
-	var results []result
-	for w, workload := range workloads {
-		for round := range o.rounds {
-			for i := range ways {
-				way := (i + round) % len(ways)
-				m, err := measure(w, way)
-				if err != nil {
-					return nil, fmt.Errorf("%s, %s: %w", workload, ways[way], err)
-				}
-				results = append(results, result{Workload: workload, Target: ways[way], Round: round + 1, measurement: m})
-				fmt.Printf("%-24s round %d %-34s %s\n", workload, round+1, ways[way], m)
-			}
-		}
-	}
-	return results, nil
+	defer bed.close()
+	return measureAll(ctx, bed, o, sections)
 }

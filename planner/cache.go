@@ -207,7 +207,7 @@ func newPlan(st *Statement, types []uint32, env *Env) (plan *Plan, refusal *Erro
 	}
 	if len(st.Text) > maxCachedKey && !env.Map.AnythingSharded() && dataWord(lexer.FirstKeyword(st.Text)) {
 		// A bulk INSERT is not worth parsing where there is one shard.
-		plan = &Plan{Kind: Relay, Route: Route{Kind: RouteHome}, Dirty: true}
+		plan = &Plan{Kind: Relay, Route: Route{Kind: RouteHome}, Dirty: true, SetsUnseen: true}
 		finish(plan, env)
 		return plan, nil
 	}
@@ -225,6 +225,7 @@ func newPlan(st *Statement, types []uint32, env *Env) (plan *Plan, refusal *Erro
 			return nil, refusal
 		}
 		plan.valuesUsed = plan.valuesUsed || a.valuesUsed
+		a.noteUnseen(plan)
 	default:
 		return nil, &Error{Code: codeSyntax, Message: "cannot insert multiple commands into a prepared statement"}
 	}

@@ -78,6 +78,7 @@ type functionUse struct {
 	unknownP           int
 	writes             bool // a function that may write
 	dirty              bool // may leave session state
+	sets               bool // may change settings of the session
 	sample             bool
 	unusual            bool
 	currentOf          bool
@@ -109,6 +110,7 @@ type functionInfo struct {
 	reaches    bool // a user function that may get at any table
 	mirrors    bool // a user function that may get at a reference table
 	native     bool // a volatile function in C that is no extension's
+	sets       bool // a user function that may change settings of the session
 }
 
 // function looks a call's function up.
@@ -170,6 +172,7 @@ func (i *functionInfo) add(a *analysis, f *catalog.Function) {
 	i.reaches = i.reaches || !f.Builtin() && (f.Opaque || len(f.Touches) > 0)
 	i.mirrors = i.mirrors || a.anyReference(f.Touches)
 	i.native = i.native || isNative(f)
+	i.sets = i.sets || !f.Builtin() && (f.Sets || f.Opaque && f.Volatility == catalog.Volatile)
 	if name, ok := a.away(f.Touches); ok && i.touches == "" {
 		i.touches = name.String()
 	}
@@ -216,7 +219,7 @@ func (a *analysis) call(f *funcCall, s *scope) {
 	switch {
 	case info.unknown:
 		setFirst(&u.unknown, &u.unknownP, info.name, position)
-		u.dirty, u.writes = true, true
+		u.dirty, u.writes, u.sets = true, true, true
 	case clocks[info.name] && !info.user:
 		u.statementTime = u.statementTime || info.name == "statement_timestamp"
 		u.now = u.now || info.name != "statement_timestamp"
@@ -253,6 +256,7 @@ func (a *analysis) reach(info functionInfo, position int) {
 	a.functions.user = a.functions.user || info.user
 	a.functions.mirrors = a.functions.mirrors || info.mirrors
 	a.functions.native = a.functions.native || info.native
+	a.functions.sets = a.functions.sets || info.sets
 	switch {
 	case info.touches != "":
 		a.refuse(refuse("Use the table in the statement itself.",

@@ -60,7 +60,9 @@ func (a *analysis) targetScope(rv *rangeVar, w *withClause, outer *scope, ctx *c
 		a.target = r
 	}
 	// An UPDATE of it sets the settings of the session.
-	a.functions.dirty = a.functions.dirty || rv.Relname == "pg_settings"
+	if rv.Relname == "pg_settings" {
+		a.functions.dirty, a.functions.sets = true, true
+	}
 	columns, open := r.columnsOf()
 	it := named(result{columns: columns, open: open}, rv.Relname, r.name.Schema, rv.Alias)
 	s.items, s.columns, s.open = it.items, it.columns, it.open

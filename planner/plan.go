@@ -81,6 +81,9 @@ type Plan struct {
 	// CALL, a volatile function that is not built in): the connection is to be cleaned
 	// before another session gets it.
 	Dirty bool
+	// SetsUnseen: it may change settings of the session, in a way that its text does not tell (a function that calls set_config, DO):
+	// afterwards the connection is asked for them. It is Dirty then.
+	SetsUnseen bool
 	// Watched: it runs code of which it cannot be seen which tables it uses. It runs on the home shard, and the executor looks
 	// afterwards whether it has used tables that are not on that shard alone; if it has, it fails.
 	Watched bool

@@ -18,7 +18,7 @@ func (pl *Plan) String() string {
 		set  bool
 		text string
 	}{
-		{pl.ParseOnly, "parse only"}, {pl.ReadOnly, "read only"}, {pl.Mirrors, "mirrors"}, {pl.Dirty, "dirty"}, {pl.Watched, "watched"},
+		{pl.ParseOnly, "parse only"}, {pl.ReadOnly, "read only"}, {pl.Mirrors, "mirrors"}, {pl.Dirty, "dirty"}, {pl.SetsUnseen, "sets unseen"}, {pl.Watched, "watched"},
 		{pl.Notifies, "notifies"}, {pl.Listening, "listening"},
 		{pl.Pins != "", "pins: " + pl.Pins}, {pl.SessionValue != "", "session value: " + pl.SessionValue},
 		{pl.valuesUsed, "this text only"},

@@ -120,3 +120,19 @@ func constantText(n *node) (string, bool) {
 	kind, text := constantOf(c)
 	return text, kind != constNull && kind != constBits
 }
+
+// noteUnseen notes that a statement may change settings of the session in a way that its text does not tell.
+func (a *analysis) noteUnseen(plan *Plan) {
+	if plan.Explain != nil && !plan.Explain.Analyze {
+		return
+	}
+	sets := a.functions.sets || a.functions.setConfig > len(plan.SetConfig) || plan.Transfer != nil && plan.Transfer.Dirty
+	for _, r := range a.references {
+		if rel := r.relation; rel != nil {
+			sets = sets || rel.Sets || r.written && rel.Opaque && len(rel.Triggers) > 0
+		}
+	}
+	if sets {
+		plan.Dirty, plan.SetsUnseen = true, true
+	}
+}

@@ -280,6 +280,7 @@ func (a *analysis) planDo(m message) (*Plan, *Error) {
 	plan := a.planHome("DO")
 	plan.Dirty = true
 	if !a.env.Map.AnythingSharded() {
+		plan.SetsUnseen = true
 		return plan, nil
 	}
 	body, language := "", "plpgsql"
@@ -296,6 +297,7 @@ func (a *analysis) planDo(m message) (*Plan, *Error) {
 	hint := "Send the statements of the block one by one."
 	relations, opaque := a.env.Catalog.ExpressionReach(body)
 	opaque = opaque || language != "plpgsql" || mentions(body, "execute")
+	plan.SetsUnseen = opaque || a.env.Catalog.TextSets(body)
 	plan.Mirrors = a.anyReference(relations)
 	if name, ok := a.away(relations); ok {
 		return nil, refuse(hint, "the DO block may use table %s, which is not on the home shard alone", name)

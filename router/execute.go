@@ -37,13 +37,26 @@ func (c *Session) executeMessage(ctx context.Context, body []byte) error {
 	if !p.local {
 		c.noteUsed(p.plan)
 	}
+	c.expectUnseen(p.plan, p.st.parsed.Text, p.bind.Params)
+	if p.inner != nil {
+		c.expectUnseen(p.inner, "", nil)
+	}
+	err = c.executePortal(ctx, p, m.MaxRows)
+	if err == nil && !c.x.CopyingIn() {
+		c.noteUnseen(m.MaxRows == 0)
+	}
+	return err
+}
+
+// executePortal runs a portal, as it was bound.
+func (c *Session) executePortal(ctx context.Context, p *portal, maxRows int32) error {
 	switch {
 	case p.local:
-		return c.executeLocal(ctx, p, m.MaxRows)
+		return c.executeLocal(ctx, p, maxRows)
 	case p.bound.Link() != nil:
-		return c.executeOn(ctx, p, m.MaxRows)
+		return c.executeOn(ctx, p, maxRows)
 	case p.modify != nil:
-		return c.executeModify(ctx, p, m.MaxRows)
+		return c.executeModify(ctx, p, maxRows)
 	case p.plan.Kind == planner.Copy && p.plan.Copy.Rows != nil:
 		return c.afresh(ctx, p, func() error { return c.copyIn(ctx, p.st.parsed.Text, p.plan, p.target, 0) })
 	case p.plan.Kind == planner.Copy:
@@ -55,7 +68,7 @@ func (c *Session) executeMessage(ctx context.Context, body []byte) error {
 	if err := c.x.DrainAll(ctx); err != nil {
 		return err
 	}
-	return p.scatter.Run(ctx, m.MaxRows)
+	return p.scatter.Run(ctx, maxRows)
 }
 
 // recheck makes sure that a portal which was bound under an older map would be bound on the same shards now.

@@ -25,6 +25,7 @@ func (c *Session) executing(ctx context.Context, plan *planner.Plan) (*planner.P
 	merged.ReadOnly = plan.ReadOnly && inner.ReadOnly
 	merged.Watched = plan.Watched || inner.Watched
 	merged.Dirty = plan.Dirty || inner.Dirty
+	merged.SetsUnseen = plan.SetsUnseen || inner.SetsUnseen
 	merged.Mirrors = plan.Mirrors || inner.Mirrors
 	merged.Sequences = inner.Sequences
 	if merged.Pins == "" {

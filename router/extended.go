@@ -44,6 +44,9 @@ func (c *Session) parseMessage(ctx context.Context, body []byte) error {
 	if err := m.Decode(body); err != nil {
 		return err
 	}
+	if err := c.readBetween(ctx, string(m.Query)); err != nil {
+		return err
+	}
 	name := string(m.Name)
 	if _, taken := c.statements[name]; taken && name != "" {
 		return pgerr.Newf("42P05", "prepared statement %q already exists", name)
@@ -259,6 +262,9 @@ func (c *Session) syncMessage(ctx context.Context, body []byte) error {
 	}
 	c.endPipelineVariables(failed)
 	if failed {
+		if err := c.endedUnseen(ctx); err != nil {
+			return err
+		}
 		c.x.Abandon(ctx)
 	}
 	if c.x.Status() == wire.TxIdle {

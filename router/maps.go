@@ -21,6 +21,8 @@ type view struct {
 	// catalog is as new as the map's CatalogVersion, if anything is sharded. Else it may be older: then
 	// only the clean-up of connections rests on it.
 	catalog *catalog.Snapshot
+	// redefined is database.redefined when the catalog was read.
+	redefined uint64
 }
 
 // sharded reports whether statements must be planned: whether anything lives elsewhere than on the home shard.
@@ -256,12 +258,13 @@ func (s *Server) refreshView(ctx context.Context, d *database, m *directory.Map)
 	known := now != nil && now.catalog != nil && now.partitions.CatalogVersion == m.CatalogVersion
 	if m.Drop != nil { // it may take no connections, and needs none
 		if next.catalog = nil; now != nil {
-			next.catalog = now.catalog
+			next.catalog, next.redefined = now.catalog, now.redefined
 		}
 		d.stale.Store(true)
 	} else if known && !d.stale.Swap(false) {
-		next.catalog = now.catalog
+		next.catalog, next.redefined = now.catalog, now.redefined
 	} else {
+		next.redefined = d.redefined.Load()
 		loaded, err := s.loadCatalog(ctx, m)
 		if err != nil {
 			d.stale.Store(true)

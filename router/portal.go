@@ -48,6 +48,9 @@ func (c *Session) bindMessage(ctx context.Context, body []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := c.readBetween(ctx, st.parsed.Text); err != nil {
+		return err
+	}
 	if c.pending != nil && c.pending != st {
 		if err := c.flushPending(ctx); err != nil {
 			return err

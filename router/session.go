@@ -86,6 +86,7 @@ type Session struct {
 	meant      meant
 	values     sequenceValues
 	rest       multiQuery
+	unseen     unseen
 	listens    listening
 	nextID     uint64
 	statements map[string]*statement
@@ -357,6 +358,11 @@ func (c *Session) breakCopy(ctx context.Context, kind byte) error {
 
 // copyEnded goes on behind a COPY.
 func (c *Session) copyEnded(ctx context.Context, err error) error {
+	if err == nil {
+		c.noteUnseen(true)
+	} else {
+		err = c.failedUnseen(ctx, err)
+	}
 	if !c.rest.simple {
 		return c.extendedError(ctx, err)
 	}
@@ -558,7 +564,7 @@ func (c *Session) plan(ctx context.Context, st *planner.Statement, types []uint3
 		}
 		if !plan.Dirty && !plan.ReadOnly && strings.Contains(strings.ToLower(st.Text), "pg_settings") {
 			dirty := *plan // an UPDATE of that view is a SET that nobody tracks
-			dirty.Dirty = true
+			dirty.Dirty, dirty.SetsUnseen = true, true
 			plan = &dirty
 		}
 		c.leaveUnlessShort(plan)

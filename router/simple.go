@@ -81,6 +81,11 @@ func (c *Session) resumeQuery(ctx context.Context, err error) error {
 }
 
 func (c *Session) ready(ctx context.Context) error {
+	if c.x.Status() == wire.TxIdle {
+		if err := c.readEnded(ctx, true); err != nil {
+			return err
+		}
+	}
 	if err := c.notifyReady(ctx); err != nil {
 		return err
 	}
@@ -95,7 +100,16 @@ func (c *Session) ready(ctx context.Context) error {
 func (c *Session) simpleStatement(ctx context.Context, st *planner.Statement) error {
 	for range maxRetries {
 		sent := c.out.Position()
-		retry, err := c.staleMap(ctx, c.faultFirst(ctx, st, c.trySimple(ctx, st)))
+		err := c.readBetween(ctx, st.Text)
+		if err == nil {
+			err = c.trySimple(ctx, st)
+		}
+		if err == nil && !c.x.CopyingIn() {
+			c.noteUnseen(true)
+		} else if err != nil {
+			err = c.failedUnseen(ctx, err)
+		}
+		retry, err := c.staleMap(ctx, c.faultFirst(ctx, st, err))
 		if !retry && !(errors.Is(err, backend.ErrStale) && c.out.Position() == sent) {
 			return err
 		}
@@ -154,6 +168,7 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 	if plan.ParseOnly {
 		return c.parseOnly(ctx, st)
 	}
+	c.expectUnseen(plan, st.Text, nil)
 	if err := ofRouters(plan); err != nil {
 		return err
 	}
@@ -270,6 +285,7 @@ func (c *Session) relay(ctx context.Context, text string, plan *planner.Plan, ta
 		c.x.Idle()
 		return err
 	}
+	c.expectUnseen(plan, text, nil)
 	c.x.Keep(l)
 	unpin := c.prepareEffects(l, plan)
 	c.noteNotifier(ctx, l, plan)
@@ -300,6 +316,9 @@ func (c *Session) mirrors(plan *planner.Plan) bool {
 func (c *Session) prepareEffects(l *link, plan *planner.Plan) (undo func()) {
 	if plan.Dirty {
 		c.x.MarkDirty(l.Shard())
+	}
+	if c.unseen.expected {
+		c.x.NoteUnread()
 	}
 	if plan.Mirrors {
 		c.x.Captures(l)
@@ -437,7 +456,7 @@ func (c *Session) runWhole(ctx context.Context, text string) (done bool, err err
 	if err := c.x.MayUse(ctx, target.Shards, readOnly); err != nil {
 		return true, err
 	}
-	dirty, redefines := &planner.Plan{Kind: planner.Relay, Dirty: true}, false
+	dirty, redefines := &planner.Plan{Kind: planner.Relay, Dirty: true, SetsUnseen: true}, false
 	for i := range c.rest.statements {
 		if plan, err := c.plan(ctx, &c.rest.statements[i], nil); err != nil || plan.Dirty {
 			return true, c.relay(ctx, text, dirty, target, exec.QueryOptions{ReadOnly: readOnly})
@@ -446,7 +465,7 @@ func (c *Session) runWhole(ctx context.Context, text string) (done bool, err err
 			c.database.noteDefinition(true)
 		}
 	}
-	dirty.Dirty = false
+	dirty.Dirty, dirty.SetsUnseen = false, false
 	err = c.relay(ctx, text, dirty, target, exec.QueryOptions{ReadOnly: readOnly})
 	if redefines {
 		c.database.noteDefinition(true) // once more: nobody has seen it before
@@ -461,7 +480,7 @@ func (c *Session) parseOnly(ctx context.Context, st *planner.Statement) error {
 		return err
 	}
 	if !c.view.sharded() {
-		return c.relay(ctx, st.Text, &planner.Plan{Kind: planner.Relay, Dirty: true},
+		return c.relay(ctx, st.Text, &planner.Plan{Kind: planner.Relay, Dirty: true, SetsUnseen: true},
 			planner.Target{Shards: []directoryShard{c.view.partitions.Home}, Whole: true}, exec.QueryOptions{Shift: st.Chars})
 	}
 	c.nextID++
@@ -483,7 +502,7 @@ func (c *Session) relayUnread(ctx context.Context, st *planner.Statement) error 
 	if !c.x.InBlock() && !c.x.InImplicitBlock() {
 		c.beginImplicit()
 	}
-	plan := &planner.Plan{Kind: planner.Relay, Dirty: true, Watched: true, Mirrors: slices.ContainsFunc(c.view.partitions.Tables, isReference)}
+	plan := &planner.Plan{Kind: planner.Relay, Dirty: true, SetsUnseen: true, Watched: true, Mirrors: slices.ContainsFunc(c.view.partitions.Tables, isReference)}
 	return c.relay(ctx, st.Text, plan, planner.Target{Shards: []directoryShard{c.view.partitions.Home}, Whole: true}, exec.QueryOptions{Shift: st.Chars})
 }
 

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -83,7 +84,7 @@ func (c *Session) ended(ctx context.Context, committed bool, err error) error {
 	if c.afterCommit(ctx, committed, err) {
 		c.announceDDL(ctx)
 	}
-	return err
+	return cmp.Or(c.readEnded(ctx, committed), err)
 }
 
 // endBlock runs COMMIT and ROLLBACK; the tag says what became of the transaction.
@@ -170,7 +171,7 @@ func (c *Session) commitPipeline(ctx context.Context) error {
 	}
 	err = c.x.EndPipeline(ctx)
 	c.endPipelineVariables(err != nil)
-	return err
+	return cmp.Or(c.readEnded(ctx, err == nil), err)
 }
 
 // rollbackPipeline undoes what a pipeline outside of a transaction has done so far.
@@ -178,7 +179,7 @@ func (c *Session) rollbackPipeline(ctx context.Context) error {
 	err := c.x.RollbackPipeline(ctx)
 	c.endPipelineVariables(true)
 	c.changes.take()
-	return err
+	return cmp.Or(c.readEnded(ctx, false), err)
 }
 
 // showTransactions runs SHOW TRANSACTIONS.

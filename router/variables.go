@@ -502,6 +502,9 @@ func (c *Session) endPipelineVariables(failed bool) {
 	if failed {
 		c.vars.rolledBackTo(0)
 		c.settingsChanged()
+	} else if c.vars.current != c.vars.persistent { // what was found set within it may have been LOCAL
+		c.vars.current = c.vars.persistent
+		c.settingsChanged()
 	}
 	c.vars.saved = c.vars.saved[:0]
 }

@@ -220,3 +220,30 @@ func FuzzWords(f *testing.F) {
 		})
 	})
 }
+
+func TestSettingNames(t *testing.T) {
+	for text, want := range map[string]string{
+		"select set_config('App.Tenant', 'x.y z', true)":             "app.tenant",
+		"begin set local app.a = 1; RESET /* no */ app.b; end":       "app.a app.b",
+		"do 'begin perform set_config(''app.c'', ''1'', false) end'": "app.c",
+		"update s.t set a = t.b":                                     "",
+		"set work_mem = '1MB'":                                       "",
+	} {
+		if got := strings.Join(SettingNames(text), " "); got != want {
+			t.Errorf("%s: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestTextSets(t *testing.T) {
+	s := New(Data{})
+	for text, want := range map[string]bool{
+		"begin set x = 1; end": true, "SET x = 1": true, "begin if true then reset x; end if; end": true, "x; -- why\n set x = 1": true,
+		"select set_config('x', 'y', true)": true, "do $a$ set x = 1 $a$": true, "update pg_settings set setting = 1": true, "execute 'x'": true,
+		"update t set x = 1": false, "insert into t values (1) on conflict (a) do update set b = 1": false, "select offset from t": false, "": false,
+	} {
+		if got := s.TextSets(text); got != want {
+			t.Errorf("%s: got %v", text, got)
+		}
+	}
+}

@@ -39,6 +39,8 @@ type Function struct {
 	// Opaque: it may reach anything (dynamic SQL, a language that we do not read, a built-in that
 	// takes SQL or a table's name as a value). Filled by New.
 	Opaque bool
+	// Sets: it, or what it may call, may change settings of the session (set_config, SET). Filled by New.
+	Sets bool
 }
 
 // Builtin: the function is one of Postgres's own.

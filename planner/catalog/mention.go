@@ -18,6 +18,7 @@ type mentions struct {
 	types     []*Type
 	reader    bool // a built-in that reads tables named by a value
 	dynamic   bool // EXECUTE, or an identifier that we do not decode
+	sets      bool // changes settings of the session
 }
 
 func (s *Snapshot) newNameIndex() *nameIndex {
@@ -62,7 +63,7 @@ func (s *Snapshot) newNameIndex() *nameIndex {
 }
 
 func (x *nameIndex) scan(text string) mentions {
-	var m mentions
+	m := mentions{sets: sets(text)}
 	seen := make(map[string]bool)
 	name := func(word string) {
 		if seen[word] {

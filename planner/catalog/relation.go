@@ -87,6 +87,8 @@ type Relation struct {
 	Reaches []directory.TableName
 	// Opaque: something on that way runs code whose reach is unknown. Filled by New.
 	Opaque bool
+	// Sets: something on that way may change settings of the session. Filled by New.
+	Sets bool
 }
 
 // Column is one entry of pg_attribute.

@@ -55,6 +55,7 @@ type Snapshot struct {
 	homeOnly      map[Object]struct{}
 	names         *nameIndex
 	ambient       reach
+	settingNames  []string
 }
 
 // New builds the snapshot of d and works out what functions and relations reach. d and what it
@@ -105,6 +106,7 @@ func New(d Data) *Snapshot {
 	s.shardTypes = buildOIDMaps(d)
 	s.names = s.newNameIndex()
 	s.taint()
+	s.collectSettingNames()
 	return s
 }
 

@@ -42,6 +42,7 @@ type node struct {
 	edges  []int
 	reach  map[int]bool // nodes of the relations reached
 	opaque bool
+	sets   bool // changes settings of the session
 }
 
 type graph struct {
@@ -65,10 +66,12 @@ func (s *Snapshot) taint() {
 	for _, r := range s.users {
 		i := g.byName[r.Name]
 		r.Reaches, r.Opaque = g.result(i, &r.Name)
+		r.Sets = g.nodes[i].sets
 	}
 	for id, i := range g.functionN {
 		f := s.functionsByID[id]
 		f.Touches, f.Opaque = g.result(i, nil)
+		f.Sets = g.nodes[i].sets
 	}
 	s.ambient.relations, s.ambient.opaque = g.result(g.ambient, nil)
 	for _, overloads := range s.functions {
@@ -181,10 +184,12 @@ func (s *Snapshot) addFunctionEdges(g *graph) {
 			if readers[f.Source] {
 				g.nodes[i].opaque = true
 			}
+			g.nodes[i].sets = f.Source == "set_config_by_name"
 		case "c":
 			if f.Extension == "" || sqlExtensions[f.Extension] {
 				g.nodes[i].opaque = true
 			}
+			g.nodes[i].sets = f.Volatility == Volatile && strings.HasPrefix(f.Name, "set_") // set_limit of pg_trgm
 		default:
 			g.nodes[i].opaque = true
 		}
@@ -240,6 +245,7 @@ func (g *graph) scan(from int, text string, relations bool) {
 	if m.reader || m.dynamic && relations {
 		g.nodes[from].opaque = true
 	}
+	g.nodes[from].sets = g.nodes[from].sets || m.sets
 }
 
 // solve propagates along the edges until nothing changes.
@@ -271,6 +277,9 @@ func (g *graph) merge(into, from int) bool {
 	changed := false
 	if g.nodes[from].opaque && !g.nodes[into].opaque {
 		g.nodes[into].opaque, changed = true, true
+	}
+	if g.nodes[from].sets && !g.nodes[into].sets {
+		g.nodes[into].sets, changed = true, true
 	}
 	for relation := range g.nodes[from].reach {
 		if !g.nodes[into].reach[relation] {

@@ -67,6 +67,7 @@ type Executor struct {
 	role       uint32 // see ServeRole
 	disowned   *atomic.Bool
 	keeps      bool // connections stay with the session
+	unreadLost bool // see Unread
 	usage      usage
 	task       *loop.Task // nil: a goroutine runs the session
 	waiting    func(ctx context.Context) (context.Context, func())
@@ -223,6 +224,7 @@ type Link struct {
 	unnamed   uint64 // Statement.ID of the server's unnamed statement, 0: none of the client's
 	home      bool   // it leads to the home shard
 	notified  bool   // a statement of this transaction sends notifications
+	unread    bool   // a statement may have changed its settings, and they have not been read since the transaction ended
 
 	out   []byte // frames to be sent
 	steps []step // answers that are expected
@@ -349,6 +351,7 @@ func (x *Executor) release(l *Link) {
 		x.spareSteps = l.steps[:0]
 	}
 	l.out, l.steps = nil, nil
+	x.unreadLost = x.unreadLost || l.unread
 	x.pools.Release(l.conn)
 }
 
@@ -466,6 +469,7 @@ func (x *Executor) drop(l *Link) {
 		}
 	}
 	l.conn.MarkBroken()
+	x.unreadLost = x.unreadLost || l.unread
 	x.pools.Release(l.conn)
 	if x.tx.status == wire.TxOpen && (l.begun || l.pinned != "") {
 		x.tx.status, x.lost = wire.TxFailed, true
@@ -476,7 +480,7 @@ func (x *Executor) drop(l *Link) {
 func (x *Executor) releaseIdle() {
 	kept := x.links[:0]
 	for _, l := range x.links {
-		if !l.conn.Broken() && (l.begun || l.pipelined || l.kept || l.pinned != "" || x.keeps) {
+		if !l.conn.Broken() && (l.begun || l.pipelined || l.kept || l.unread || l.pinned != "" || x.keeps) {
 			kept = append(kept, l)
 		} else {
 			x.release(l)

@@ -6,12 +6,15 @@
 #   FUZZTIME=10m       time of each fuzz target
 #   CHAOSTIME=5m       time of make chaos and make clients; SEED=n repeats one of their runs
 #   SOAKTIME=10m       time of make soak
+#   COUNT=6 BENCHTIME=0.3s  repetitions of make bench-micro, and the time of each
 
 GO ?= go
 LISTEN ?= 127.0.0.1:6432
 FUZZTIME ?= 10m
 CHAOSTIME ?= 5m
 SOAKTIME ?= 10m
+COUNT ?= 6
+BENCHTIME ?= 0.3s
 
 # Postgres's own grammar is C code.
 export CGO_ENABLED = 1
@@ -23,6 +26,8 @@ endif
 # their own. All others are tested under the race detector. What takes longest begins first.
 PLAIN = ./internal/oracle ./internal/chaos ./internal/clients ./internal/crash ./internal/compose ./internal/bench ./internal/soak \
 	./directory ./planner/... ./rebalance ./router/merge ./router/pgerr ./router/wire
+# What make bench-micro measures: no servers are needed.
+MICRO = ./directory ./planner ./planner/lexer ./router/metrics ./router/wire
 SLOW = ./router ./router/schema
 # Test programs are linked without what only debuggers read, and vetted by make lint.
 TEST_FLAGS = -timeout 15m -vet=off -ldflags='-s -w' $(if $(RUN),-run '$(RUN)')
@@ -96,6 +101,10 @@ soak: ## clients that connect, cancel and vanish for SOAKTIME; nothing may grow 
 .PHONY: bench
 bench: build ## measure what the router costs, against PgBouncer, in 20 minutes (RUN=section, BENCH_FLAGS=-long); writes docs/performance.md
 	$(GO) run ./internal/bench $(if $(RUN),-run '$(RUN)') $(BENCH_FLAGS)
+
+.PHONY: bench-micro
+bench-micro: ## run the micro-benchmarks of the short path COUNT times, for benchstat (docs/performance.md); RUN=pattern
+	@$(GO) test -run '^$$' -bench '$(or $(RUN),.)' -count $(COUNT) -benchtime $(BENCHTIME) -timeout 60m $(MICRO)
 
 .PHONY: clean
 clean: ## remove what was built

@@ -49,7 +49,7 @@ type scratch struct {
 // New gives a Planner with an empty cache.
 func New(config Config) *Planner {
 	if config.CacheSize <= 0 {
-		config.CacheSize = 10_000
+		config.CacheSize = 25_000
 	}
 	p := &Planner{
 		cache: otter.Must(&otter.Options[string, *entry]{

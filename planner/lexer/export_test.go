@@ -1,5 +1,7 @@
 package lexer
 
+import "strings"
+
 // CallWords and NoNameWords are the words on whose keyword class the
 // normaliser's rules rest.
 func CallWords() []string   { return wordsOf(wordCall) }
@@ -22,4 +24,19 @@ func MaxFoldedWord() int {
 		longest = max(longest, len(word))
 	}
 	return longest
+}
+
+// WordClassesDiffer tells of a word whose class the table does not know as the list of words does.
+func WordClassesDiffer(words ...string) string {
+	for _, word := range words {
+		if classOfFolded([]byte(word)) != wordClasses[word] {
+			return word
+		}
+	}
+	for word, class := range wordClasses {
+		if classOfFolded([]byte(word)) != class || classOf(strings.ToUpper(word)) != class {
+			return word
+		}
+	}
+	return ""
 }

@@ -201,7 +201,7 @@ func (n *Normaliser) add(tok Token, lexer *Lexer) (ok bool) {
 		for i := 0; i < len(text); i++ {
 			n.Key = append(n.Key, foldByte(text[i]))
 		}
-		current.word = wordClasses[string(n.Key[start:])]
+		current.word = classOfFolded(n.Key[start:])
 		if n.prev.token.Kind == EOF && current.word&wordStatement == 0 {
 			n.verbatim = true
 		}

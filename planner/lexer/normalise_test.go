@@ -109,6 +109,12 @@ func TestLiteralValues(t *testing.T) {
 	}
 }
 
+func TestWordClassesAreFound(t *testing.T) {
+	if word := lexer.WordClassesDiffer("a", "x", "orders", "selec", "selects", "sEt", "nulle", "customer_id", "this_is_not_a_word_with_a_class", "ä"); word != "" {
+		t.Errorf("%q has another class", word)
+	}
+}
+
 // TestKeywordClasses holds the normaliser's word lists against Postgres's keywords.
 func TestKeywordClasses(t *testing.T) {
 	check := func(words []string, allowed ...pg_query.KeywordKind) {

@@ -90,6 +90,7 @@ func errNoDirectory() error {
 // adoptPipeline makes what a pipeline has done so far, if anything, the beginning of an implicit block.
 func (c *Session) adoptPipeline(ctx context.Context) error {
 	c.x.BeginImplicit(c.vars.value("default_transaction_isolation"))
+	c.holdTag()
 	if len(c.vars.saved) == 0 { // else the pipeline has set something
 		c.vars.begin()
 	}

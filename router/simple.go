@@ -57,13 +57,20 @@ func (c *Session) resumeQuery(ctx context.Context, err error) error {
 	for err == nil && c.rest.next < len(c.rest.statements) {
 		st := &c.rest.statements[c.rest.next]
 		c.rest.next++
+		if c.x.InImplicitBlock() {
+			c.holdTag()
+		}
 		err = shifted(c.simpleStatement(ctx, st), st)
 		if err == nil && c.x.CopyingIn() {
 			return nil
 		}
 	}
+	tag := c.out.TakeTag()
 	if err == nil && c.x.InImplicitBlock() {
 		err = c.commit(ctx)
+	}
+	if err == nil && tag != nil {
+		err = c.out.Append(tag)
 	}
 	c.rest = multiQuery{}
 	if err != nil {

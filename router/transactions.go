@@ -14,6 +14,14 @@ import (
 func (c *Session) beginImplicit() {
 	c.x.BeginImplicit(c.vars.value("default_transaction_isolation"))
 	c.vars.begin()
+	c.holdTag()
+}
+
+// holdTag keeps the tag of the last statement of a Query back until its implicit transaction is committed.
+func (c *Session) holdTag() {
+	if c.rest.simple && c.rest.next == len(c.rest.statements) {
+		c.out.HoldTag()
+	}
 }
 
 // begin runs BEGIN and START TRANSACTION.

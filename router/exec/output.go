@@ -1,8 +1,11 @@
 package exec
 
 import (
+	"encoding/binary"
 	"errors"
 	"io"
+
+	"github.com/shardyard/shardyard/router/wire"
 )
 
 // ErrClientGone says that the client cannot be written to any more. The session is over.
@@ -23,6 +26,9 @@ type Output struct {
 	buffer []byte
 	failed bool
 	sent   int64
+	// holding: a CommandComplete at the end, if it stands behind heldFrom, is not written yet.
+	holding  bool
+	heldFrom int64
 }
 
 // NewOutput returns an Output to writer. A bound of 0 is DefaultOutputBound.
@@ -60,17 +66,55 @@ func (o *Output) Flush() error {
 	if len(o.buffer) == 0 {
 		return nil
 	}
-	n, err := o.writer.Write(o.buffer)
-	o.sent += int64(n)
-	if cap(o.buffer) > 2*o.bound {
-		o.buffer = nil
+	end := len(o.buffer)
+	if o.holding {
+		if end = o.tagStart(); end == 0 {
+			return nil
+		}
 	}
-	o.buffer = o.buffer[:0]
+	n, err := o.writer.Write(o.buffer[:end])
+	o.sent += int64(n)
+	if kept := o.buffer[end:]; cap(o.buffer) > 2*o.bound {
+		o.buffer = append([]byte(nil), kept...)
+	} else {
+		o.buffer = o.buffer[:copy(o.buffer, kept)]
+	}
 	if err != nil {
+		o.buffer = o.buffer[:0]
 		o.failed = true
 		return errors.Join(ErrClientGone, err)
 	}
 	return nil
+}
+
+// HoldTag keeps back a CommandComplete from here on, as long as nothing follows it, until TakeTag: that of a statement whose transaction
+// is yet to be committed.
+func (o *Output) HoldTag() { o.holding, o.heldFrom = true, o.Position() }
+
+// TakeTag ends HoldTag. It returns what was kept back, which is not sent; nil: nothing.
+func (o *Output) TakeTag() []byte {
+	if !o.holding {
+		return nil
+	}
+	at := o.tagStart()
+	tag := append([]byte(nil), o.buffer[at:]...)
+	o.holding, o.buffer = false, o.buffer[:at]
+	return tag
+}
+
+// tagStart is where the frame begins that HoldTag keeps back; the buffer's end if there is none. The buffer begins with a frame.
+func (o *Output) tagStart() int {
+	last := -1
+	for at := 0; at < len(o.buffer); {
+		if last = at; len(o.buffer)-at < 5 {
+			return len(o.buffer)
+		}
+		at += 1 + int(binary.BigEndian.Uint32(o.buffer[at+1:]))
+	}
+	if last < 0 || o.buffer[last] != wire.TypeCommandComplete || o.sent+int64(last) < o.heldFrom {
+		return len(o.buffer)
+	}
+	return last
 }
 
 // Position is the number of bytes added so far; with it a caller sees whether anything was added since.

@@ -61,11 +61,20 @@ func New(config Config) *Planner {
 	return p
 }
 
+// Single reports at a glance that a text has no more than one statement. Of some it does not see it.
+func Single(sql string) bool {
+	end := strings.IndexByte(sql, ';')
+	return end < 0 || strings.Trim(sql[end+1:], " \t\n\r\f\v") == ""
+}
+
 // Statements splits a client's text into statements. If one of several does not parse, the result is
 // the whole text as one statement, whose plan asks the home shard for the error (Plan.ParseOnly), so
 // that nothing of it runs, as in Postgres. A text without statements gives one statement, whose plan is
 // Empty. The error is always nil.
 func (p *Planner) Statements(sql string) ([]Statement, error) {
+	if Single(sql) {
+		return []Statement{{Text: sql}}, nil
+	}
 	spans := lexer.Split(sql)
 	if len(spans) <= 1 {
 		return []Statement{{Text: sql}}, nil
@@ -115,6 +124,7 @@ func (p *Planner) Plan(st *Statement, paramTypes []uint32, env *Env) (*Plan, err
 		}
 	}
 	p.made.Add(1)
+	st.Own()
 	plan, refusal := newPlan(st, paramTypes, env)
 	if refusal != nil {
 		return nil, refusal

@@ -1,6 +1,8 @@
 package planner
 
 import (
+	"strings"
+
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner/catalog"
 	"github.com/shardyard/shardyard/planner/lexer"
@@ -39,10 +41,25 @@ type Statement struct {
 	Chars  int    // characters in front of it: add to the positions of errors
 	// Native: the shard answers the statement's calls of currval and lastval, see Plan.Calls.
 	Native bool
+	// Borrowed: Text views a buffer that its owner will use again. Plan makes it the statement's own where something is to be made
+	// of it; who keeps it calls Own.
+	Borrowed bool
 
 	literals   []lexer.Literal
 	normalised bool
 	unparsable bool // our parser rejects the whole text: see Plan.ParseOnly
+}
+
+// Reset makes the statement another one, whose buffers are reused. text views a buffer, see Borrowed.
+func (st *Statement) Reset(text string) {
+	*st = Statement{Text: text, Borrowed: true, literals: st.literals[:0]}
+}
+
+// Own gives the statement a copy of a text that it has borrowed.
+func (st *Statement) Own() {
+	if st.Borrowed {
+		st.Text, st.Borrowed = strings.Clone(st.Text), false
+	}
 }
 
 // Args are the values of one execution.

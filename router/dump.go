@@ -101,7 +101,7 @@ func (c *Session) dumpable(plan *planner.Plan) error {
 func (c *Session) queryText(body []byte) (string, error) {
 	text, err := wire.DecodeQuery(body)
 	if err != nil || !c.dumping {
-		return string(text), err
+		return wire.View(text), err
 	}
 	return dumpText(string(text)), nil
 }

@@ -303,6 +303,7 @@ func (c *Session) forgetPortals() {
 	if c.x.InBlock() {
 		return
 	}
+	c.sparePortal()
 	clear(c.portals)
 	c.forgetCursors()
 }

@@ -62,7 +62,7 @@ func (c *Session) bindMessage(ctx context.Context, body []byte) error {
 	}
 	p.tail = append(p.tail[:0], c.bind.Tail...)
 	c.bind.Portal, c.bind.Statement = nil, nil
-	if err := decodeTail(&p.bind, p.tail); err != nil {
+	if err := p.bind.DecodeTail(p.tail); err != nil {
 		return err
 	}
 	for range maxRetries {
@@ -77,13 +77,6 @@ func (c *Session) bindMessage(ctx context.Context, body []byte) error {
 	return errNewerMap("the shards kept asking for a newer partition map")
 }
 
-// decodeTail decodes a copy of a Bind's values.
-func decodeTail(into *wire.Bind, tail []byte) error {
-	body := make([]byte, 0, len(tail)+2)
-	body = append(append(body, 0, 0), tail...)
-	return into.Decode(body)
-}
-
 func (c *Session) newPortal(name string, st *statement) (*portal, error) {
 	if old, ok := c.portals[name]; ok {
 		if name != "" {
@@ -91,11 +84,28 @@ func (c *Session) newPortal(name string, st *statement) (*portal, error) {
 		}
 		delete(c.portals, name)
 		if l := old.bound.Link(); l == nil && old.scatter == nil && old.modify == nil {
-			*old = portal{st: st, tail: old.tail, bind: old.bind, savepoints: c.x.Savepoints()}
-			return old, nil
+			c.reuse(old)
 		}
 	}
-	return &portal{name: name, st: st, savepoints: c.x.Savepoints()}, nil
+	p := c.spare
+	if c.spare = nil; p == nil {
+		p = new(portal)
+	}
+	p.name, p.st, p.savepoints = name, st, c.x.Savepoints()
+	return p, nil
+}
+
+// sparePortal keeps the unnamed portal, which is about to be forgotten, for the next one.
+func (c *Session) sparePortal() {
+	if p := c.portals[""]; p != nil && cap(p.tail) <= keptRequest {
+		c.reuse(p)
+	}
+}
+
+func (c *Session) reuse(p *portal) {
+	p.bound.Reset()
+	*p = portal{tail: p.tail[:0], bind: p.bind, bound: p.bound}
+	c.spare = p
 }
 
 // bindPortal plans the portal's execution and binds it where one shard runs it.

@@ -59,7 +59,10 @@ func (c *Session) cannotPrepare(ctx context.Context, why error) error {
 
 // ofRouters refuses COMMIT PREPARED and ROLLBACK PREPARED of a transaction that a router has prepared.
 func ofRouters(plan *planner.Plan) error {
-	if _, ours := commit.Parse(plan.Name); !ours || plan.Tag != "COMMIT PREPARED" && plan.Tag != "ROLLBACK PREPARED" {
+	if plan.Tag != "COMMIT PREPARED" && plan.Tag != "ROLLBACK PREPARED" {
+		return nil
+	}
+	if _, ours := commit.Parse(plan.Name); !ours {
 		return nil
 	}
 	return pgerr.Unsupported("the prepared transaction is a router's, which ends it", "See SHOW TRANSACTIONS.")

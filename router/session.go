@@ -87,10 +87,12 @@ type Session struct {
 	values     sequenceValues
 	rest       multiQuery
 	unseen     unseen
+	only       [1]planner.Statement // what rest has if that is one: it views the request while its plan is short
 	listens    listening
 	nextID     uint64
 	statements map[string]*statement
 	portals    map[string]*portal
+	spare      *portal           // one that is forgotten, for its buffers
 	cursors    map[string]cursor // declared in SQL
 	// pending was parsed by the client and not yet by a shard: its ParseComplete is owed.
 	pending *statement
@@ -566,6 +568,9 @@ func (c *Session) plan(ctx context.Context, st *planner.Statement, types []uint3
 			dirty := *plan // an UPDATE of that view is a SET that nobody tracks
 			dirty.Dirty, dirty.SetsUnseen = true, true
 			plan = &dirty
+		}
+		if !short(plan) {
+			st.Own()
 		}
 		c.leaveUnlessShort(plan)
 		held, err := c.heldFrom(ctx, plan)

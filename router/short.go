@@ -94,6 +94,6 @@ func short(plan *planner.Plan) bool {
 	default:
 		return false
 	}
-	return !plan.ParseOnly && !plan.Dirty && !plan.Mirrors && !plan.Watched && plan.Pins == "" && len(plan.SetConfig) == 0 &&
+	return !plan.ParseOnly && !plan.Dirty && !plan.SetsUnseen && !plan.Mirrors && !plan.Watched && plan.Pins == "" && len(plan.SetConfig) == 0 &&
 		plan.Calls == nil && plan.Sequences == nil && plan.Insert == nil && !plan.Restarts && plan.Executes == "" && !plan.Notifies
 }

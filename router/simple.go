@@ -30,7 +30,13 @@ func (c *Session) queryMessage(ctx context.Context, body []byte) error {
 	c.dropUnnamed()
 	text, err := c.queryText(body)
 	c.rest = multiQuery{simple: true}
-	if err == nil {
+	switch {
+	case err != nil:
+	case planner.Single(text):
+		c.only[0].Reset(text)
+		c.rest.statements = c.only[:]
+	default:
+		text = strings.Clone(text)
 		c.rest.statements, err = c.server.planner.Statements(text)
 	}
 	if err == nil && len(c.rest.statements) > 1 && !c.vars.env.StandardConformingStrings && strings.Contains(text, `\`) {

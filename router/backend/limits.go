@@ -151,7 +151,7 @@ func (p *pool) setLimits(l Limits) {
 	for p.open < l.Size && p.waiting.length > 0 {
 		p.open++
 		p.stats.Acquired++
-		p.waiting.pop().ready <- nil
+		p.waiting.pop().give(nil)
 	}
 }
 

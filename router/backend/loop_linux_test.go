@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,7 +68,7 @@ func TestPoolOnLoop(t *testing.T) {
 	}
 }
 
-// A wait on the loop ends with its time, with its context and with the pools.
+// A wait on the loop ends with its time, when it is stopped and with the pools.
 func TestWaitOnLoopEnds(t *testing.T) {
 	l := startLoop(t)
 	p := newPools(t, func(c *Config) { c.PoolSize, c.AcquireTimeout, c.Loop = 1, 30*time.Millisecond, l })
@@ -77,13 +78,10 @@ func TestWaitOnLoopEnds(t *testing.T) {
 		_, err = p.AcquireFor(t.Context(), shard(), superuser, 1, Wish{Task: task})
 	})
 	wantState(t, err, "53300")
-	ctx, cancel := context.WithCancel(t.Context())
-	waiting := func(context.Context) (context.Context, func()) {
-		time.AfterFunc(5*time.Millisecond, cancel)
-		return ctx, func() {}
-	}
+	var stopped atomic.Bool
 	onLoop(l, func(task *loop.Task) {
-		_, err = p.AcquireFor(t.Context(), shard(), superuser, 1, Wish{Task: task, Waiting: waiting})
+		time.AfterFunc(5*time.Millisecond, func() { stopped.Store(true); task.Wake() })
+		_, err = p.AcquireFor(t.Context(), shard(), superuser, 1, Wish{Task: task, Stopped: stopped.Load})
 	})
 	wantState(t, err, "57014")
 	if s := stats(t, p, superuser); s.Waiting != 0 || s.Timeouts != 2 {
@@ -105,4 +103,34 @@ func TestWaitOnLoopEnds(t *testing.T) {
 	}
 	p.Release(held)
 	<-closed
+}
+
+// A pool that becomes larger serves at once who waits on the loop.
+func TestLargerPoolOnLoop(t *testing.T) {
+	l := startLoop(t)
+	var cfg Config
+	p := newPools(t, func(c *Config) { c.PoolSize, c.Loop = 1, l; cfg = *c })
+	held := acquire(t, p, superuser)
+	ended := make(chan error)
+	l.Go(func(task *loop.Task) {
+		c, err := p.AcquireFor(t.Context(), shard(), superuser, 1, Wish{Task: task})
+		if err == nil {
+			p.Release(c)
+		}
+		ended <- err
+	})
+	eventually(t, "it waits", func() bool { return stats(t, p, superuser).Waiting == 1 })
+	cfg.PoolSize = 2
+	if err := p.SetLimits(cfg); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it still waits")
+	}
+	p.Release(held)
 }

@@ -35,9 +35,12 @@ type pool struct {
 	all        map[*Conn]struct{}
 	open       int
 	waiting    waiters
-	removed    bool // taken out of the table of pools
-	filling    bool // fill is at work
-	resting    bool // no minimum is kept until somebody wants a connection
+	spare      waiters     // those on the loop that wait no more, for the next ones
+	alarm      *time.Timer // wakes who has waited for too long on the loop; nil: not yet needed
+	alarmed    bool        // it is set
+	removed    bool        // taken out of the table of pools
+	filling    bool        // fill is at work
+	resting    bool        // no minimum is kept until somebody wants a connection
 	lastUsed   time.Time
 	stats      Counters
 }
@@ -51,6 +54,25 @@ type waiter struct {
 	task       *loop.Task // not nil: it waits on the loop
 	prev, next *waiter
 	queued     bool
+}
+
+// keptWaiters is how many of those that wait no more a pool keeps for the next ones.
+const keptWaiters = 256
+
+// newWaiter returns one for a wait on the loop. p.mu is held.
+func (p *pool) newWaiter() *waiter {
+	if w := p.spare.pop(); w != nil {
+		return w
+	}
+	return &waiter{ready: make(chan *Conn, 1)}
+}
+
+// keepWaiter keeps one whose wait on the loop has ended, and whose channel is empty and open. p.mu is held.
+func (p *pool) keepWaiter(w *waiter) {
+	if w.task != nil && p.spare.length < keptWaiters {
+		*w = waiter{ready: w.ready}
+		p.spare.push(w)
+	}
 }
 
 // waiters is a list in the order of arrival.
@@ -136,23 +158,28 @@ func (p *pool) acquire(ctx context.Context, shard directory.Shard, epoch directo
 			closeAll(stale)
 			return nil, false, p.full(size, "too many statements wait for a connection")
 		}
-		w = &waiter{ready: make(chan *Conn, 1), session: want.Session, since: p.lastUsed, holds: want.Holds && want.Session != 0}
-		if want.Task.OnLoop() && !reserve && !w.holds {
+		holds := want.Holds && want.Session != 0
+		if want.Task.OnLoop() && !reserve && !holds {
+			w = p.newWaiter()
 			w.task = want.Task
+			p.setAlarm(p.owner.cfg.AcquireTimeout)
+		} else {
+			w = &waiter{ready: make(chan *Conn, 1), holds: holds}
 		}
+		w.session, w.since = want.Session, p.lastUsed
 		p.waiting.push(w)
 	}
 	p.mu.Unlock()
 	closeAll(stale)
 	if w != nil {
-		within, release := want.waits(ctx)
 		if w.task != nil {
-			c, err = p.waitOnLoop(within, w)
+			c, err = p.waitOnLoop(ctx, w, want.Stopped)
 		} else {
 			want.Task.Leave()
+			within, release := want.waits(ctx)
 			c, err = p.wait(within, w, reserve)
+			release()
 		}
-		release()
 		if err != nil {
 			return nil, false, err
 		}
@@ -262,7 +289,7 @@ func (p *pool) wait(ctx context.Context, w *waiter, reserve bool) (*Conn, error)
 	for err == nil {
 		select {
 		case c, ok := <-w.ready:
-			p.noteWait(w.since)
+			p.noteWait(w)
 			if !ok {
 				return nil, ErrClosed
 			}
@@ -283,21 +310,53 @@ func (p *pool) wait(ctx context.Context, w *waiter, reserve bool) (*Conn, error)
 	return nil, p.gaveUp(w, err)
 }
 
-// waitOnLoop is wait for a task on the loop, in a pool without reserve.
-func (p *pool) waitOnLoop(ctx context.Context, w *waiter) (*Conn, error) {
-	stop := context.AfterFunc(ctx, w.task.Wake)
-	defer stop()
-	timer := time.AfterFunc(p.owner.cfg.AcquireTimeout, w.task.Wake)
-	defer timer.Stop()
+// setAlarm has those who wait on the loop looked at, unless they will be soon anyway. p.mu is held.
+func (p *pool) setAlarm(in time.Duration) {
+	switch {
+	case p.alarmed:
+		return
+	case p.alarm == nil:
+		p.alarm = time.AfterFunc(in, p.wakeLate)
+	default:
+		p.alarm.Reset(in)
+	}
+	p.alarmed = true
+}
+
+// wakeLate wakes who has waited on the loop for too long.
+func (p *pool) wakeLate() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.alarmed = false
+	now := time.Now()
+	for w := p.waiting.first; w != nil; w = w.next {
+		if w.task == nil {
+			continue
+		}
+		if left := p.owner.cfg.AcquireTimeout - now.Sub(w.since); left > 0 {
+			p.setAlarm(left) // Invariant: of those on the loop, who is nearer to the front came earlier
+			return
+		}
+		w.task.Wake()
+	}
+}
+
+// waitOnLoop is wait for a task on the loop, in a pool without reserve. It makes no timer and no context: wakeLate, and who stops the
+// request, wake the task.
+func (p *pool) waitOnLoop(ctx context.Context, w *waiter, stopped func() bool) (*Conn, error) {
+	task := w.task
 	for {
 		select {
 		case c, ok := <-w.ready:
-			p.noteWait(w.since)
+			p.noteWait(w)
 			if !ok {
 				return nil, ErrClosed
 			}
 			return c, nil
 		default:
+		}
+		if stopped != nil && stopped() {
+			return nil, p.gaveUp(w, fmt.Errorf("wait for a connection to shard %s: %w", p.key.shard, context.Canceled))
 		}
 		if ctx.Err() != nil {
 			return nil, p.gaveUp(w, fmt.Errorf("wait for a connection to shard %s: %w", p.key.shard, context.Cause(ctx)))
@@ -305,7 +364,7 @@ func (p *pool) waitOnLoop(ctx context.Context, w *waiter) (*Conn, error) {
 		if time.Since(w.since) >= p.owner.cfg.AcquireTimeout {
 			return nil, p.gaveUp(w, p.full(p.size(), fmt.Sprintf("no connection became free within %s", p.owner.cfg.AcquireTimeout)))
 		}
-		w.task.Park()
+		task.Park()
 	}
 }
 
@@ -325,7 +384,7 @@ func (p *pool) gaveUp(w *waiter, err error) error {
 			p.freeSlot()
 		}
 	}
-	p.noteWait(w.since)
+	p.noteWait(w)
 	return err
 }
 
@@ -352,12 +411,14 @@ func (p *pool) useReserve() {
 	}
 }
 
-func (p *pool) noteWait(since time.Time) {
-	waited := time.Since(since)
+// noteWait counts a wait that has ended.
+func (p *pool) noteWait(w *waiter) {
+	waited := time.Since(w.since)
 	p.times.wait.Observe(waited)
 	p.mu.Lock()
 	p.stats.Waited++
 	p.stats.WaitTime += waited
+	p.keepWaiter(w)
 	p.mu.Unlock()
 }
 

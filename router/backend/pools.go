@@ -94,6 +94,8 @@ type Wish struct {
 	Task *loop.Task
 	// Waiting, unless nil, is called before Acquire waits for anything. Its context bounds the wait; release is called behind it.
 	Waiting func(ctx context.Context) (_ context.Context, release func())
+	// Stopped, unless nil, reports whether the wait is over, for one on the loop: ctx alone does not wake Task. Who stops it does.
+	Stopped func() bool
 	// Drawn: the session has drawn from sequences, and would like the connection that remembers their values.
 	Drawn bool
 }

@@ -39,9 +39,7 @@ func cancelling(ctx context.Context, c backend.Canceller) (stop func()) {
 // cancelHeard is the error of a request that was cancelled already, nil if it was not. It is asked before a
 // statement begins: servers forget a cancel request that comes while they are idle.
 func (x *Executor) cancelHeard() error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.cancelled {
+	if x.isCancelled() {
 		return errCancelled()
 	}
 	return nil

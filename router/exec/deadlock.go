@@ -26,9 +26,7 @@ func (x *Executor) Break(ctx context.Context, request uint64, reason *pgerr.Erro
 	x.breaking.Add(1)
 	defer x.breaking.Done()
 	running := append([]backend.Canceller(nil), x.running...)
-	if x.stop != nil {
-		x.stop()
-	}
+	x.endWaits()
 	x.mu.Unlock()
 	for _, c := range running {
 		_ = c.Cancel(ctx) // who called looks again, and finds the statement still waiting

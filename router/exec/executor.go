@@ -60,8 +60,7 @@ type Executor struct {
 	idleLimit  bool    // see LimitIdle
 	bringRole  func(ctx context.Context, shard directory.ShardID) bool
 	scratch    []byte
-	spareOut   []byte // the buffers of the link that was given back last
-	spareSteps []step
+	spare      *Link // one that was given back, for its buffers
 	columns    []wire.Column
 	session    uint64 // whose connections they are, for who asks
 	role       uint32 // see ServeRole
@@ -71,8 +70,9 @@ type Executor struct {
 	usage      usage
 	task       *loop.Task // nil: a goroutine runs the session
 	waiting    func(ctx context.Context) (context.Context, func())
+	stopped    func() bool // isCancelled
 
-	// mu guards running and cancelled, for Cancel.
+	// mu guards running, cancelled and, for others than the session, task; for Cancel.
 	mu        sync.Mutex
 	running   []backend.Canceller
 	cancelled bool
@@ -86,12 +86,18 @@ type Executor struct {
 // several shards.
 func New(pools *backend.Pools, out *Output, identity backend.Identity, origin *commit.Origin) *Executor {
 	x := &Executor{pools: pools, out: out, identity: identity, origin: origin, tx: transaction{status: wire.TxIdle}}
-	x.waiting = x.cancellable
+	x.waiting, x.stopped = x.cancellable, x.isCancelled
 	return x
 }
 
 // SetTask says which task runs the session. It holds no connection yet.
-func (x *Executor) SetTask(t *loop.Task) { x.task = t }
+func (x *Executor) SetTask(t *loop.Task) {
+	if x.task != t {
+		x.mu.Lock()
+		x.task = t
+		x.mu.Unlock()
+	}
+}
 
 // SetSession says which number the session has among the router's.
 func (x *Executor) SetSession(number uint64) { x.session = number }
@@ -153,15 +159,29 @@ func (x *Executor) Cancel(ctx context.Context) error {
 	x.mu.Lock()
 	x.cancelled = true
 	running := append([]backend.Canceller(nil), x.running...)
-	if x.stop != nil {
-		x.stop()
-	}
+	x.endWaits()
 	x.mu.Unlock()
 	var failed error
 	for _, c := range running {
 		failed = errors.Join(failed, c.Cancel(ctx))
 	}
 	return failed
+}
+
+// endWaits ends those for a connection. x.mu is held.
+func (x *Executor) endWaits() {
+	if x.stop != nil {
+		x.stop()
+	}
+	if x.task != nil {
+		x.task.Wake()
+	}
+}
+
+func (x *Executor) isCancelled() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.cancelled
 }
 
 // Backends are the process ids of the servers' backends that work for the request that runs now. Any goroutine may call it.
@@ -319,7 +339,7 @@ func (x *Executor) acquire(ctx context.Context, id directory.ShardID) (*Link, er
 		return nil, errDisowned(x.identity.User)
 	}
 	wish := backend.Wish{
-		Settings: x.settings, Role: x.role, Session: x.session, Drawn: x.drawn, Holds: len(x.links) > 0, Task: x.task, Waiting: x.waiting,
+		Settings: x.settings, Role: x.role, Session: x.session, Drawn: x.drawn, Holds: len(x.links) > 0, Task: x.task, Waiting: x.waiting, Stopped: x.stopped,
 	}
 	conn, err := x.pools.AcquireFor(ctx, *shard, x.identity, x.view.Map.Epoch, wish)
 	if err != nil && x.bringRole != nil && id != x.view.Map.Home && turnedAway(err) && x.bringsRole(ctx, id) {
@@ -336,23 +356,33 @@ func (x *Executor) acquire(ctx context.Context, id directory.ShardID) (*Link, er
 		x.pools.Release(conn)
 		return nil, err
 	}
-	l := &Link{shard: id, conn: conn, out: x.spareOut, steps: x.spareSteps}
-	x.spareOut, x.spareSteps = nil, nil
+	l := x.spare
+	if x.spare = nil; l == nil {
+		l = new(Link)
+	}
+	l.shard, l.conn = id, conn
 	return l, nil
 }
 
-// release gives the connection of a link back. Nobody uses the link any more.
+// release gives the connection of a link back. Nobody uses the link any more: it becomes the session's next one.
 func (x *Executor) release(l *Link) {
+	conn := l.conn
+	x.unreadLost = x.unreadLost || l.unread
+	if conn.Broken() {
+		x.pools.Release(conn)
+		return
+	}
+	next := Link{saved: l.saved[:0], rows: rowTranslation{types: l.rows.types[:0]}}
 	if cap(l.out) <= batchBound {
-		x.spareOut = l.out[:0]
+		next.out = l.out[:0]
 	}
 	if cap(l.steps) <= keptSteps {
 		clear(l.steps[:cap(l.steps)])
-		x.spareSteps = l.steps[:0]
+		next.steps = l.steps[:0]
 	}
-	l.out, l.steps = nil, nil
-	x.unreadLost = x.unreadLost || l.unread
-	x.pools.Release(l.conn)
+	*l = next
+	x.spare = l
+	x.pools.Release(conn)
 }
 
 // keptSteps is how many steps the buffer has room for that a session keeps between its links.

@@ -45,7 +45,8 @@ func (x *Executor) capturing() bool {
 // settleMirrors writes on the mirrors what the transaction has captured. last: the transaction is to end, so what is
 // deferred runs first. It captures too, and once it has run nothing more can be deferred.
 func (x *Executor) settleMirrors(ctx context.Context, last bool) error {
-	for _, l := range slices.Clone(x.links) {
+	var few [fewLinks]*Link
+	for _, l := range append(few[:0], x.links...) {
 		if !l.unsettled && !(last && l.captured) {
 			continue
 		}

@@ -46,12 +46,19 @@ type Portal struct {
 // AdoptPortal is a portal that the shard has already: a cursor that SQL declared.
 func AdoptPortal(l *Link, name string) Portal { return Portal{link: l, name: name, readOnly: true} }
 
+// Reset makes the portal one that is bound to no link, and keeps its buffers.
+func (p *Portal) Reset() { *p = Portal{rows: rowTranslation{types: p.rows.types[:0]}} }
+
 // Link is the portal's; nil if it is bound to none.
 func (p *Portal) Link() *Link { return p.link }
 
+// fewLinks is how many links are listed without an allocation.
+const fewLinks = 4
+
 // Focus makes the link the one whose answers come next: what others still owe is read before.
 func (x *Executor) Focus(ctx context.Context, l *Link) error {
-	for _, other := range slices.Clone(x.links) {
+	var few [fewLinks]*Link
+	for _, other := range append(few[:0], x.links...) {
 		if other != l {
 			if err := x.Drain(ctx, other); err != nil {
 				return err
@@ -201,7 +208,8 @@ func (x *Executor) Sync(ctx context.Context, failed bool) error {
 		}
 		failed = true
 	}
-	for _, l := range slices.Clone(x.links) {
+	var few [fewLinks]*Link
+	for _, l := range append(few[:0], x.links...) {
 		if !l.pipelined {
 			if err := x.Drain(ctx, l); err != nil && first == nil {
 				first, failed = err, true

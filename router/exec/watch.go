@@ -78,7 +78,8 @@ func (l *Link) holds() bool { return l.unsettled || l.watch != nil && l.watch.ru
 
 // settleWatched looks at the traces of watched statements. last: the transaction is to end, so what they have deferred runs first.
 func (x *Executor) settleWatched(ctx context.Context, last bool) error {
-	for _, l := range slices.Clone(x.links) {
+	var few [fewLinks]*Link
+	for _, l := range append(few[:0], x.links...) {
 		if l.watch == nil || !l.watch.running && !last {
 			continue
 		}

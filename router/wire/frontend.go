@@ -54,6 +54,16 @@ type Bind struct {
 func (b *Bind) Decode(body []byte) error {
 	c := cursor{rest: body}
 	b.Portal, b.Statement = c.string(), c.string()
+	return b.decodeTail(&c)
+}
+
+// DecodeTail reads what another Bind had as its Tail; it reuses b's slices.
+func (b *Bind) DecodeTail(tail []byte) error {
+	b.Portal, b.Statement = nil, nil
+	return b.decodeTail(&cursor{rest: tail})
+}
+
+func (b *Bind) decodeTail(c *cursor) error {
 	b.Tail = c.rest
 	b.Formats, b.Params, b.ResultFormats = b.Formats[:0], b.Params[:0], b.ResultFormats[:0]
 	for range c.count(2) {

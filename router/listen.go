@@ -143,6 +143,7 @@ func (c *Session) unlistenAll() {
 func (c *Session) noteNotifier(ctx context.Context, l *link, plan *planner.Plan) {
 	if plan.Kind == planner.Notify || plan.Notifies {
 		l.MarkNotified()
+		c.x.MayNotify(l.Shard())
 	} else if !plan.Dirty {
 		return
 	}
@@ -151,18 +152,32 @@ func (c *Session) noteNotifier(ctx context.Context, l *link, plan *planner.Plan)
 	c.database.hub.Note(within, l.Shard(), l.PID(), c.pid)
 }
 
-// notifyReady gives the client its notifications before a ReadyForQuery outside of a transaction, its own of just now among them.
+// notifyReady gives the client its notifications before a ReadyForQuery outside of a transaction, its own of just now among them. What
+// it has sent itself has reached those who listen through this router then: as from one Postgres they get it with their next answer.
 func (c *Session) notifyReady(ctx context.Context) error {
-	if len(c.listens.channels) == 0 || c.x.Status() != wire.TxIdle {
+	if c.x.Status() != wire.TxIdle {
 		return nil
 	}
-	if c.x.TakeWrote() {
-		within, release := c.x.Cancellable(ctx)
-		c.database.hub.Sync(within)
-		release()
+	shards := c.x.TakeNotifying()
+	listens := len(c.listens.channels) > 0
+	switch {
+	case listens && c.x.TakeWrote():
+		c.awaitNotifications(ctx)
+	case len(shards) > 0 && c.database.hub.Heard():
+		c.awaitNotifications(ctx, shards...)
+	}
+	if !listens {
+		return nil
 	}
 	_, err := c.sendNotifications(ctx)
 	return err
+}
+
+// awaitNotifications waits until what the shards have sent has been given to those who listen; without shards: all.
+func (c *Session) awaitNotifications(ctx context.Context, shards ...directory.ShardID) {
+	within, release := c.x.Cancellable(ctx)
+	defer release()
+	c.database.hub.Sync(within, shards...)
 }
 
 // notifyIdle gives the client its notifications while it does nothing, unless it is in the middle of something.

@@ -90,6 +90,33 @@ func (s *script) pidOfNext() uint32 {
 	return n.PID
 }
 
+// What a session has sent is there when it has its answer: who listens through the same router and asks then gets it with the answer.
+func TestNotificationsBeforeTheNextAnswer(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, b *bed) {
+		conn := shop(t, b)
+		mustSimple(t, conn, toldTable)
+		mustSimple(t, conn, "CREATE TABLE spread (id int)")
+		mustSimple(t, conn, "SHARD TABLE spread BY HASH (id)")
+		mustSimple(t, conn, "CREATE TRIGGER tell AFTER INSERT ON spread FOR EACH ROW EXECUTE FUNCTION tell()")
+		listener, sender := b.script(0), b.script(0)
+		listener.want("done:LISTEN ready:I", query("LISTEN a"))
+		for i := range 60 {
+			for _, step := range [][]pgproto3.FrontendMessage{
+				q(fmt.Sprintf("NOTIFY a, '%d'", i)), q(fmt.Sprintf("INSERT INTO told VALUES (%d)", i)), q(fmt.Sprintf("INSERT INTO spread VALUES (%d)", i)),
+				batch(extended("SELECT pg_notify('a', $1)", fmt.Sprint(i)), sync), q(fmt.Sprintf("BEGIN; DO $$BEGIN NOTIFY a, '%d'; END$$; COMMIT", i)),
+			} {
+				if got := sender.play(step...); strings.Contains(got, "error") {
+					t.Fatal(got)
+				}
+				if got, want := listener.play(query("SELECT 1")), fmt.Sprintf("notify:a:%d", i); !strings.Contains(got, want) {
+					t.Fatalf("%v: got %q, want %s", step, got, want)
+				}
+			}
+		}
+	})
+}
+
 // Notifications of others reach a client that does nothing, those that came in a transaction after it.
 func TestNotificationsOfOthers(t *testing.T) {
 	t.Parallel()

@@ -60,7 +60,7 @@ func (c *copyIn) open(ctx context.Context, shard directory.ShardID) (*copyPart, 
 	l.unnamed = 0
 	l.rows.none()
 	if c.r.Dirty {
-		l.conn.MarkDirty()
+		x.MarkDirty(shard)
 	}
 	// In a block a Query ends nothing; in a pipeline it would commit.
 	if p.extended = !l.begun; p.extended {

@@ -67,6 +67,7 @@ type Executor struct {
 	disowned   *atomic.Bool
 	keeps      bool // connections stay with the session
 	unreadLost bool // see Unread
+	notifying  []directory.ShardID
 	usage      usage
 	task       *loop.Task // nil: a goroutine runs the session
 	waiting    func(ctx context.Context) (context.Context, func())
@@ -568,6 +569,21 @@ func (x *Executor) MarkDirty(shard directory.ShardID) {
 	if l := x.find(shard); l != nil {
 		l.conn.MarkDirty()
 	}
+	x.MayNotify(shard)
+}
+
+// MayNotify says that a statement on the shard may send notifications.
+func (x *Executor) MayNotify(shard directory.ShardID) {
+	if !slices.Contains(x.notifying, shard) {
+		x.notifying = append(x.notifying, shard)
+	}
+}
+
+// TakeNotifying returns the shards of MayNotify since it was called last.
+func (x *Executor) TakeNotifying() []directory.ShardID {
+	shards := x.notifying
+	x.notifying = nil
+	return shards
 }
 
 // SetSettings says which settings a statement of the session left on the connection.

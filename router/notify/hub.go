@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -190,12 +191,22 @@ func (h *Hub) Follow(ctx context.Context, shards []directory.Shard) {
 	waitAll(ctx, asked)
 }
 
-// Sync waits until every notification that was committed before the call has been given to its listeners.
-func (h *Hub) Sync(ctx context.Context) {
+// Heard reports whether anybody listens.
+func (h *Hub) Heard() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.listeners) > 0
+}
+
+// Sync waits until every notification that was committed before the call on the shards, or on all if none is named, has been given to
+// its listeners, but not longer than five seconds.
+func (h *Hub) Sync(ctx context.Context, shards ...directory.ShardID) {
 	h.mu.Lock()
 	asked := make([]*request, 0, len(h.feeds))
-	for _, f := range h.feeds {
-		asked = append(asked, f.ask(""))
+	for id, f := range h.feeds {
+		if len(shards) == 0 || slices.Contains(shards, id) {
+			asked = append(asked, f.ask(""))
+		}
 	}
 	h.mu.Unlock()
 	waitAll(ctx, asked)

@@ -3,8 +3,6 @@ package directory
 import (
 	"slices"
 	"unsafe"
-
-	"github.com/maypok86/otter/v2"
 )
 
 // A group by DIRECTORY has one partition for each shard that may hold rows of it, named as the shard. Which
@@ -50,46 +48,6 @@ func validEntries(id string) bool {
 // intervals. n is at least 1.
 func AssignedByHash(key []Value, n int) int {
 	return slices.IndexFunc(HashIntervals(n), func(i HashInterval) bool { return KeyHash(key) <= i.To })
-}
-
-// EntryCache remembers entries, the ones asked for most often. It is safe for concurrent use and shared by
-// all statements of a router.
-type EntryCache struct {
-	entries *otter.Cache[string, ShardID]
-}
-
-// NewEntryCache gives an empty cache of at most size entries. One takes about 110 bytes and its key.
-func NewEntryCache(size int) *EntryCache {
-	return &EntryCache{entries: otter.Must(&otter.Options[string, ShardID]{
-		MaximumSize: max(size, 1),
-		Executor:    func(task func()) { task() }, // no goroutine of its own
-	})}
-}
-
-// Put remembers an entry of the group.
-func (c *EntryCache) Put(g *Group, key EntryKey, shard ShardID) {
-	if i, ok := g.PartitionNamed(string(shard)); ok {
-		shard = g.Partitions[i].Shard // shares the bytes of the name
-	}
-	c.entries.Set(g.Entries+string(key), shard)
-}
-
-// Len gives the number of entries remembered.
-func (c *EntryCache) Len() int { return c.entries.EstimatedSize() }
-
-// Retain forgets the entries of all groups that are in none of the maps.
-func (c *EntryCache) Retain(maps ...*Map) {
-	live := make(map[string]bool)
-	for _, m := range maps {
-		for i := range m.Groups {
-			live[m.Groups[i].Entries] = true
-		}
-	}
-	for key := range c.entries.Keys() {
-		if !live[key[:entriesLength]] {
-			c.entries.Invalidate(key)
-		}
-	}
 }
 
 // Entries is what one execution of a statement knows of entries: what is cached, and what was looked up for
@@ -161,7 +119,7 @@ func (e *Entries) locate(g *Group, key string, stored bool) (part int, p Placeme
 	}
 	shard, known := e.found[key]
 	if !known && e.cache != nil {
-		shard, known = e.cache.entries.GetIfPresent(key)
+		shard, known = e.cache.get(key)
 	}
 	switch {
 	case !known:

@@ -273,7 +273,7 @@ func TestEntryCacheMemory(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	each := float64(after.HeapAlloc-before.HeapAlloc) / entries
 	t.Logf("%d entries in the cache, %.0f bytes each", cache.Len(), each)
-	if cache.Len() != entries || each > 200 {
+	if cache.Len() != entries || each > 120 {
 		t.Errorf("%d entries of %.0f bytes: more than thought", cache.Len(), each)
 	}
 	runtime.KeepAlive(cache)

@@ -3,6 +3,11 @@ package directory_test
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/shardyard/shardyard/directory"
@@ -105,13 +110,77 @@ func TestReadingAllocatesNothing(t *testing.T) {
 	}
 }
 
+// randomKeys are keys of a group of speedCases, so many that no memory cache holds what they lead to.
+func randomKeys(b *testing.B, name string) [][]directory.Value {
+	const count = 1 << 16
+	random := rand.New(rand.NewPCG(1, 2))
+	keys := make([][]directory.Value, count)
+	for i := range keys {
+		n := random.IntN(100_000)
+		switch method, typ, _ := strings.Cut(name, "/"); {
+		case typ == "text":
+			keys[i] = []directory.Value{mustParse(b, directory.Text, fmt.Sprintf("customer-%08d", n))}
+		case typ == "uuid" && method == "hash":
+			keys[i] = []directory.Value{mustParse(b, directory.UUID, fmt.Sprintf("%08x-9c0b-4ef8-bb6d-6bb9bd380a11", random.Uint32()))}
+		case typ == "uuid":
+			keys[i] = []directory.Value{mustParse(b, directory.UUID, fmt.Sprintf("%08x-0000-4000-8000-000000000000", n))}
+		case typ == "numeric":
+			keys[i] = []directory.Value{mustParse(b, directory.Numeric, fmt.Sprintf("%d.0", n))}
+		default:
+			keys[i] = []directory.Value{mustParse(b, directory.Int8, fmt.Sprint(n))}
+		}
+	}
+	return keys
+}
+
+// BenchmarkLocate finds the partitions of random keys among 100,000.
 func BenchmarkLocate(b *testing.B) {
-	for name, prepare := range speedCases(b) {
+	cases := speedCases(b)
+	for _, name := range slices.Sorted(maps.Keys(cases)) {
 		b.Run(name, func(b *testing.B) {
-			g, key := prepare()
+			g, _ := cases[name]()
+			keys := randomKeys(b, name)
+			if _, ok := g.Locate(keys[0], nil); !ok && !strings.HasPrefix(name, "range") {
+				b.Fatal("no partition takes a key")
+			}
 			b.ReportAllocs()
+			at := 0
 			for b.Loop() {
-				g.Locate(key, nil)
+				g.Locate(keys[at%len(keys)], nil)
+				at++
+			}
+		})
+	}
+}
+
+// BenchmarkEntriesLocate finds the partitions of random keys of a group by DIRECTORY with a million entries, all of them known.
+func BenchmarkEntriesLocate(b *testing.B) {
+	const count = 1_000_000
+	for name, key := range map[string]func(n int) directory.Value{
+		"int8": func(n int) directory.Value { return mustParse(b, directory.Int8, strconv.Itoa(n)) },
+		"text": func(n int) directory.Value { return mustParse(b, directory.Text, fmt.Sprintf("customer-%08d", n)) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			m := directoryMap(b, directory.AssignHash, key(0).Type())
+			g, _ := m.Group("g")
+			cache := directory.NewEntryCache(count)
+			shards := g.Shards()
+			for n := range count {
+				cache.Put(g, directory.EntryKeyOf([]directory.Value{key(n)}), shards[n%len(shards)])
+			}
+			random := rand.New(rand.NewPCG(1, 2))
+			keys := make([][]directory.Value, 1<<16)
+			for i := range keys {
+				keys[i] = []directory.Value{key(random.IntN(count))}
+			}
+			entries := directory.NewEntries(cache)
+			b.ReportAllocs()
+			at := 0
+			for b.Loop() {
+				if _, p := entries.Locate(g, keys[at%len(keys)], nil, false); p != directory.Placed {
+					b.Fatal("an entry is not known")
+				}
+				at++
 			}
 		})
 	}

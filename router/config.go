@@ -52,7 +52,7 @@ type Config struct {
 	// EventLoop makes clients wait in an event loop, in which what one shard answers is run, too; it needs Linux. Defaults
 	// to false: a goroutine for each client.
 	EventLoop bool
-	// EntryCache is the greatest number of entries of tables by DIRECTORY that are remembered, about 120 bytes
+	// EntryCache is the greatest number of entries of tables by DIRECTORY that are remembered, about 90 bytes
 	// each. Defaults to 1,000,000.
 	EntryCache int
 	// SequenceBlock bounds how many values of a sequence are drawn from the home shard before rows need them. They are lost

@@ -72,7 +72,7 @@ func (s *Store) setsChanged(database string, before, after []string) []clientv3.
 type EntriesConfig struct {
 	// Writer names the process, for its counts of the entries that it made. Required.
 	Writer string
-	// CacheSize is the greatest number of entries remembered. Defaults to 1,000,000, which take about 120 MB
+	// CacheSize is the greatest number of entries remembered. Defaults to 1,000,000, which take about 90 MB
 	// when they are all there.
 	CacheSize int
 }

@@ -18,7 +18,13 @@ type groupIndex struct {
 	shards []ShardID
 	cells  []cell
 
-	lows []int64 // RANGE by one integral column: the cells' lower bounds
+	// lows are the lower bounds of RANGE cells as far as [rangeOrder] can tell, in the order of the cells; nil where it cannot.
+	lows  []uint64
+	order rangeOrder
+	// partOf is the partition of each cell, or -1: all of them in as few lines of memory as possible. Bit at of adjoining says that
+	// cell at of RANGE ends where the next one begins.
+	partOf    []int32
+	adjoining []uint64
 
 	list        map[uint64]int32 // LIST: KeyHash of a tuple → its first entry
 	entries     []listEntry
@@ -36,6 +42,7 @@ type cell struct {
 }
 
 type listEntry struct {
+	first Value // that of the tuple, without a further visit to memory
 	tuple []Value
 	cell  int32
 	next  int32 // next entry with the same hash, or -1
@@ -60,6 +67,10 @@ func newGroupIndex(g *Group) *groupIndex {
 		x.sortRanges(g)
 	case MethodList:
 		x.buildList(g)
+	}
+	x.partOf = make([]int32, len(x.cells))
+	for i := range x.cells {
+		x.partOf[i] = int32(x.cells[i].part)
 	}
 	return x
 }
@@ -98,18 +109,13 @@ func (x *groupIndex) buildCells(g *Group) {
 
 func (x *groupIndex) sortRanges(g *Group) {
 	slices.SortFunc(x.cells, func(a, b cell) int { return compareBounds(a.from, b.from) })
-	if len(g.Key) != 1 || !g.Key[0].integral() {
-		return
-	}
-	x.lows = make([]int64, len(x.cells))
-	for i := range x.cells {
-		if from := x.cells[i].from[0]; from.Kind == Finite {
-			x.lows[i] = from.Value.i
-		} else {
-			// MINVALUE: no value is below the smallest int64.
-			x.lows[i] = -1 << 63
+	x.adjoining = make([]uint64, len(x.cells)/64+1)
+	for i := 1; i < len(x.cells); i++ {
+		if compareBounds(x.cells[i-1].to, x.cells[i].from) == 0 {
+			x.adjoining[(i-1)/64] |= 1 << ((i - 1) % 64)
 		}
 	}
+	x.order, x.lows = newRangeOrder(g.Key, x.cells)
 }
 
 func (x *groupIndex) buildList(g *Group) {
@@ -125,7 +131,7 @@ func (x *groupIndex) buildList(g *Group) {
 			x.defaultCell = i
 		}
 		for _, tuple := range p.Values {
-			entry := listEntry{tuple: tuple, cell: int32(i), next: -1}
+			entry := listEntry{first: tuple[0], tuple: tuple, cell: int32(i), next: -1}
 			hash := KeyHash(tuple)
 			if next, ok := x.list[hash]; ok {
 				entry.next = next
@@ -156,23 +162,23 @@ func (g *Group) Locate(key, sub []Value) (part int, ok bool) {
 	mustMatch(key, g.Key)
 	mustMatch(sub, g.SubKey)
 	x := g.index
-	var c *cell
+	at := -1
 	switch g.Method {
 	case MethodHash:
 		return x.cells[0].locateHash(KeyHash(key)), true
 	case MethodRange:
-		c = x.locateRange(key)
+		at = x.locateRange(key)
 	case MethodList:
-		c = x.locateList(key)
+		at = x.locateList(key)
 	case MethodDirectory: // its entries say
 	}
-	if c == nil {
+	if at < 0 {
 		return 0, false
 	}
-	if c.part >= 0 {
-		return c.part, true
+	if part := x.partOf[at]; part >= 0 {
+		return int(part), true
 	}
-	return c.locateHash(KeyHash(sub)), true
+	return x.cells[at].locateHash(KeyHash(sub)), true
 }
 
 func mustMatch(vals []Value, types []KeyType) {
@@ -201,37 +207,29 @@ func (c *cell) locateHash(h uint64) int {
 	return c.parts[low]
 }
 
-// locateRange gives the cell that holds the key, or nil: in a gap, or with a
+// locateRange gives the cell that holds the key, or -1: in a gap, or with a
 // NULL, which no RANGE partition takes.
-func (x *groupIndex) locateRange(key []Value) *cell {
+func (x *groupIndex) locateRange(key []Value) int {
 	for i := range key {
 		if key[i].null {
-			return nil
+			return -1
 		}
 	}
 	// The last cell that starts at or below the key.
 	at := x.lastRangeFrom(key)
-	if at < 0 || compareToBounds(key, x.cells[at].to) >= 0 {
-		return nil
+	if at < 0 || x.adjoining[at/64]>>(at%64)&1 == 0 && compareToBounds(key, x.cells[at].to) >= 0 {
+		return -1
 	}
-	return &x.cells[at]
+	return at
 }
 
 // lastRangeFrom gives the last cell whose lower bound is at or below the key, or -1.
 func (x *groupIndex) lastRangeFrom(key []Value) int {
-	if x.lows != nil {
-		low, high, n := 0, len(x.lows), key[0].i
-		for low < high {
-			middle := int(uint(low+high) >> 1)
-			if x.lows[middle] <= n {
-				low = middle + 1
-			} else {
-				high = middle
-			}
-		}
-		return low - 1
-	}
 	low, high := 0, len(x.cells)
+	if x.lows != nil {
+		// Between low and high are those of which the order cannot tell.
+		low, high = x.order.search(x.lows, &key[0])
+	}
 	for low < high {
 		middle := int(uint(low+high) >> 1)
 		if compareToBounds(key, x.cells[middle].from) >= 0 {
@@ -243,15 +241,11 @@ func (x *groupIndex) lastRangeFrom(key []Value) int {
 	return low - 1
 }
 
-func (x *groupIndex) locateList(key []Value) *cell {
-	at, ok := x.listed(key)
-	if !ok {
-		at = x.defaultCell
+func (x *groupIndex) locateList(key []Value) int {
+	if at, ok := x.listed(key); ok {
+		return at
 	}
-	if at < 0 {
-		return nil
-	}
-	return &x.cells[at]
+	return x.defaultCell
 }
 
 // listed gives the cell that lists the key.
@@ -259,7 +253,7 @@ func (x *groupIndex) listed(key []Value) (int, bool) {
 	at, ok := x.list[KeyHash(key)]
 	for ok && at >= 0 {
 		entry := &x.entries[at]
-		if compareTuples(entry.tuple, key) == 0 {
+		if Compare(entry.first, key[0]) == 0 && compareTuples(entry.tuple[1:], key[1:]) == 0 {
 			return int(entry.cell), true
 		}
 		at = entry.next

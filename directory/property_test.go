@@ -52,6 +52,64 @@ func locateByModel(g *directory.Group, key, sub []directory.Value) (int, bool) {
 	return 0, false
 }
 
+// Bounds of long texts that begin alike, or have another column behind them, are found as by their definition.
+func TestLocateAmongTextsThatBeginAlike(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		text := func(label string) directory.Value {
+			prefix := rapid.SampledFrom([]string{"", "customer-", "customer-", "customer-12345678", "customer-123456"}).Draw(rt, "prefix")
+			return mustParse(t, directory.Text, prefix+rapid.StringOfN(rapid.SampledFrom([]rune("\x01ab")), 0, 10, -1).Draw(rt, label))
+		}
+		columns := rapid.IntRange(1, 2).Draw(rt, "columns")
+		types := []directory.KeyType{directory.Text, directory.Int4}[:columns]
+		draw := func(label string) []directory.Value {
+			number := mustParse(t, directory.Int4, fmt.Sprint(rapid.IntRange(-2, 2).Draw(rt, label)))
+			return []directory.Value{text(label), number}[:columns]
+		}
+		bounds := make([][]directory.Value, rapid.IntRange(1, 12).Draw(rt, "bounds"))
+		for i := range bounds {
+			bounds[i] = draw("bound")
+		}
+		slices.SortFunc(bounds, compareTuple)
+		bounds = slices.CompactFunc(bounds, func(a, b []directory.Value) bool { return compareTuple(a, b) == 0 })
+		finite := func(values []directory.Value) (cut []directory.Bound) {
+			for _, v := range values {
+				cut = append(cut, directory.Bound{Kind: directory.Finite, Value: v})
+			}
+			return cut
+		}
+		least := slices.Repeat([]directory.Bound{{Kind: directory.MinValue}}, columns)
+		greatest := slices.Repeat([]directory.Bound{{Kind: directory.MaxValue}}, columns)
+		group := directory.Group{ID: "g", Method: directory.MethodRange, Key: types}
+		for i := 0; i <= len(bounds); i++ {
+			from, to := least, greatest
+			if i > 0 {
+				from = finite(bounds[i-1])
+			}
+			if i < len(bounds) {
+				to = finite(bounds[i])
+			}
+			if len(bounds) > 2 && rapid.IntRange(0, 4).Draw(rt, "gap") == 0 {
+				continue
+			}
+			group.Partitions = append(group.Partitions, directory.Partition{Name: fmt.Sprint(i), Shard: "s1", From: from, To: to})
+		}
+		if len(group.Partitions) == 0 {
+			return
+		}
+		g := oneGroup(t, group)
+		for range 20 {
+			key := draw("key")
+			if i := rapid.IntRange(0, 2*len(bounds)).Draw(rt, "hit"); i < len(bounds) {
+				key = bounds[i]
+			}
+			part, ok := g.Locate(key, nil)
+			if want, found := locateByModel(g, key, nil); ok != found || ok && part != want {
+				rt.Fatalf("locate %s: %d %v, want %d %v", key[0].Literal(), part, ok, want, found)
+			}
+		}
+	})
+}
+
 func TestLocateAgreesWithItsDefinition(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		g := oneGroup(t, drawGroup(rt, "g"))

@@ -6,9 +6,8 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/shardyard/shardyard/directory"
 )
@@ -110,27 +109,55 @@ func TestReadingAllocatesNothing(t *testing.T) {
 	}
 }
 
-// randomKeys are keys of a group of speedCases, so many that no memory cache holds what they lead to.
-func randomKeys(b *testing.B, name string) [][]directory.Value {
-	const count = 1 << 16
+// randomKey gives a function that puts another random key below n into the same value each time, as if it had just been
+// read from a statement, without an allocation.
+func randomKey(b *testing.B, typ directory.KeyType, n int) (key []directory.Value, next func()) {
 	random := rand.New(rand.NewPCG(1, 2))
-	keys := make([][]directory.Value, count)
-	for i := range keys {
-		n := random.IntN(100_000)
-		switch method, typ, _ := strings.Cut(name, "/"); {
-		case typ == "text":
-			keys[i] = []directory.Value{mustParse(b, directory.Text, fmt.Sprintf("customer-%08d", n))}
-		case typ == "uuid" && method == "hash":
-			keys[i] = []directory.Value{mustParse(b, directory.UUID, fmt.Sprintf("%08x-9c0b-4ef8-bb6d-6bb9bd380a11", random.Uint32()))}
-		case typ == "uuid":
-			keys[i] = []directory.Value{mustParse(b, directory.UUID, fmt.Sprintf("%08x-0000-4000-8000-000000000000", n))}
-		case typ == "numeric":
-			keys[i] = []directory.Value{mustParse(b, directory.Numeric, fmt.Sprintf("%d.0", n))}
-		default:
-			keys[i] = []directory.Value{mustParse(b, directory.Int8, fmt.Sprint(n))}
+	key = make([]directory.Value, 1)
+	parse := func(text []byte) {
+		var err error
+		if key[0], err = directory.ParseText(typ, unsafe.String(unsafe.SliceData(text), len(text))); err != nil {
+			b.Fatal(err)
 		}
 	}
-	return keys
+	digits := func(to []byte, base int) { // overwrites zeros
+		for at, rest := len(to)-1, random.IntN(n); at >= 0; at, rest = at-1, rest/base {
+			to[at] = "0123456789abcdef"[rest%base]
+		}
+	}
+	switch typ {
+	case directory.Text:
+		text := []byte("customer-00000000")
+		return key, func() { digits(text[9:], 10); parse(text) }
+	case directory.UUID:
+		text := []byte("00000000-0000-4000-8000-000000000000")
+		return key, func() { digits(text[:8], 16); parse(text) }
+	case directory.Numeric:
+		list := make([]directory.Value, 1<<12)
+		for i := range list {
+			list[i] = mustParse(b, typ, fmt.Sprintf("%d.0", random.IntN(n)))
+		}
+		return key, func() { key[0] = list[random.IntN(len(list))] }
+	}
+	return key, func() {
+		var err error
+		if key[0], err = directory.IntValue(typ, random.Int64N(int64(n))); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkRandomKey is what the other benchmarks pay for their keys.
+func BenchmarkRandomKey(b *testing.B) {
+	for _, typ := range []directory.KeyType{directory.Int8, directory.Numeric, directory.Text, directory.UUID} {
+		b.Run(typ.String(), func(b *testing.B) {
+			_, next := randomKey(b, typ, 100_000)
+			b.ReportAllocs()
+			for b.Loop() {
+				next()
+			}
+		})
+	}
 }
 
 // BenchmarkLocate finds the partitions of random keys among 100,000.
@@ -139,15 +166,13 @@ func BenchmarkLocate(b *testing.B) {
 	for _, name := range slices.Sorted(maps.Keys(cases)) {
 		b.Run(name, func(b *testing.B) {
 			g, _ := cases[name]()
-			keys := randomKeys(b, name)
-			if _, ok := g.Locate(keys[0], nil); !ok && !strings.HasPrefix(name, "range") {
-				b.Fatal("no partition takes a key")
-			}
+			key, next := randomKey(b, g.Key[0], len(g.Partitions)-1)
 			b.ReportAllocs()
-			at := 0
 			for b.Loop() {
-				g.Locate(keys[at%len(keys)], nil)
-				at++
+				next()
+				if _, ok := g.Locate(key, nil); !ok {
+					b.Fatalf("no partition takes %s", key[0].Literal())
+				}
 			}
 		})
 	}
@@ -156,31 +181,30 @@ func BenchmarkLocate(b *testing.B) {
 // BenchmarkEntriesLocate finds the partitions of random keys of a group by DIRECTORY with a million entries, all of them known.
 func BenchmarkEntriesLocate(b *testing.B) {
 	const count = 1_000_000
-	for name, key := range map[string]func(n int) directory.Value{
-		"int8": func(n int) directory.Value { return mustParse(b, directory.Int8, strconv.Itoa(n)) },
-		"text": func(n int) directory.Value { return mustParse(b, directory.Text, fmt.Sprintf("customer-%08d", n)) },
-	} {
-		b.Run(name, func(b *testing.B) {
-			m := directoryMap(b, directory.AssignHash, key(0).Type())
+	for _, typ := range []directory.KeyType{directory.Int8, directory.Text, directory.UUID} {
+		b.Run(typ.String(), func(b *testing.B) {
+			m := directoryMap(b, directory.AssignHash, typ)
 			g, _ := m.Group("g")
 			cache := directory.NewEntryCache(count)
 			shards := g.Shards()
 			for n := range count {
-				cache.Put(g, directory.EntryKeyOf([]directory.Value{key(n)}), shards[n%len(shards)])
+				text := fmt.Sprint(n)
+				switch typ {
+				case directory.Text:
+					text = fmt.Sprintf("customer-%08d", n)
+				case directory.UUID:
+					text = fmt.Sprintf("%08x-0000-4000-8000-000000000000", n)
+				}
+				cache.Put(g, directory.EntryKeyOf([]directory.Value{mustParse(b, typ, text)}), shards[n%len(shards)])
 			}
-			random := rand.New(rand.NewPCG(1, 2))
-			keys := make([][]directory.Value, 1<<16)
-			for i := range keys {
-				keys[i] = []directory.Value{key(random.IntN(count))}
-			}
+			key, next := randomKey(b, typ, count)
 			entries := directory.NewEntries(cache)
 			b.ReportAllocs()
-			at := 0
 			for b.Loop() {
-				if _, p := entries.Locate(g, keys[at%len(keys)], nil, false); p != directory.Placed {
-					b.Fatal("an entry is not known")
+				next()
+				if _, p := entries.Locate(g, key, nil, false); p != directory.Placed {
+					b.Fatalf("the entry of %s is not known", key[0].Literal())
 				}
-				at++
 			}
 		})
 	}

@@ -77,7 +77,7 @@ func matrix(o options, builtin string) []workload {
 
 func (w workload) tellsOfTLS() bool {
 	if w.builtin == "select-only" {
-		return w.mode != "extended"
+		return w.mode == "prepared" || w.mode == "simple" && w.clients == 16
 	}
 	return w.mode == "prepared" && w.clients == 16
 }

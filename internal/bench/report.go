@@ -32,7 +32,8 @@ than about 0.5 are an indication and no more.
 Written by ` + "`make bench`" + `, which takes less than 20 minutes and writes docs/performance.json beside it, to compare with: one object for each run.
 ` + "`make bench RUN=commit`" + ` repeats one section (select, tpcb, reconnect, idle, scatter, snapshot, commit or copy) and keeps the others;
 ` + "`BENCH_FLAGS='-seconds 1 -rounds 1 -copy-rows 100000'`" + ` is shorter, and ` + "`BENCH_FLAGS=-long`" + ` measures every combination, with the
-goroutine path beside the event loop (about an hour and a half with 3 rounds). ` + "`make bench-micro`" + ` runs the micro-benchmarks, see the end.
+goroutine path beside the event loop (about 35 minutes; ` + "`-seconds`" + ` and ` + "`-rounds`" + ` make it longer). ` + "`make bench-micro`" + ` runs the micro-benchmarks, see the end;
+` + "`make bench BENCH_FLAGS=-page`" + ` measures nothing and writes the page again.
 
 *direct* is the client on the server itself; *PgBouncer* and *Shardyard* (` + "`shardyard serve`" + ` with its event loop) are processes of their own, with etcd and the
 servers outside of them, 20 server connections each, and no TLS to the server. CPU is that of the process between client and server (user and system time of

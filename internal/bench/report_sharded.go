@@ -32,8 +32,8 @@ Latency is the median of the commit alone, throughput that of whole transactions
 			fmt.Fprintf(page, "| %s | %s", clients, way)
 			for _, value := range []func(measurement) float64{latency, tps} {
 				own := of(way, value)
-				fmt.Fprintf(page, " | %.0f | %.2f | %.2f", median(own), median(ratios(own, of(commitOne, value))),
-					median(ratios(own, of(commitTextbook, value))))
+				fmt.Fprintf(page, " | %.0f | %s | %s", median(own), spread(ratios(own, of(commitOne, value)), "%.2f"),
+					spread(ratios(own, of(commitTextbook, value)), "%.2f"))
 			}
 			page.WriteString(" |\n")
 		}
@@ -89,7 +89,7 @@ default, and with ` + "`off`" + `, where each shard shows a moment of its own.
 		for _, value := range []func(measurement) float64{latency, tps} {
 			gated := series(results, sectionSnapshot, clients, snapshotCluster, value)
 			free := series(results, sectionSnapshot, clients, snapshotOff, value)
-			fmt.Fprintf(page, " | %.0f | %.0f | %.2f", median(gated), median(free), median(ratios(gated, free)))
+			fmt.Fprintf(page, " | %.0f | %.0f | %s", median(gated), median(free), spread(ratios(gated, free), "%.2f"))
 		}
 		page.WriteString(" |\n")
 	}
@@ -113,8 +113,8 @@ phases. Three shards on machines of their own would share the work; here router 
 	for _, name := range workloadsOf(results, sectionCopy) {
 		of := func(way string) []float64 { return series(results, sectionCopy, name, way, speed) }
 		direct, whole, sharded := of(copyDirect), of(copyUnsharded), of(copySharded)
-		fmt.Fprintf(page, "| %s | %.0f | %.0f | %.0f | %.2f | %.2f |\n", name, median(direct), median(whole), median(sharded),
-			median(ratios(whole, direct)), median(ratios(sharded, direct)))
+		fmt.Fprintf(page, "| %s | %.0f | %.0f | %.0f | %s | %s |\n", name, median(direct), median(whole), median(sharded),
+			spread(ratios(whole, direct), "%.2f"), spread(ratios(sharded, direct), "%.2f"))
 	}
 	page.WriteString("\n")
 }

@@ -31,6 +31,7 @@ type reference struct {
 	locked   bool    // FOR UPDATE or FOR SHARE locks its rows
 	alias    string  // what the statement calls it
 	system   bool    // of the system catalogs
+	only     bool    // ONLY: without what inherits from it
 	stored   *Filter // of the target of an INSERT: the rows that it stores
 	part     *cte    // the query of WITH that changes data and names it; nil: the statement itself
 }
@@ -73,6 +74,10 @@ type analysis struct {
 	// parts are the queries of WITH that change data, part is the one being looked at.
 	parts []*cte
 	part  *cte
+	// combines: the statement may be combined; pieces: it is to be. conjuncts are its conditions, for that.
+	combines  bool
+	pieces    bool
+	conjuncts []conjunct
 	// mentions are the places where the rows of such queries are read, as if each were a table.
 	mentions  []*reference
 	systemCol int // location of a system column, -1 if there is none
@@ -182,7 +187,7 @@ func (a *analysis) newEntry() int {
 
 // relation resolves a name of the FROM clause or a target and notes the reference.
 func (a *analysis) relation(rv *rangeVar, ctx *context) *reference {
-	r := &reference{entry: a.newEntry(), context: ctx, position: int(rv.Location), part: a.part}
+	r := &reference{entry: a.newEntry(), context: ctx, position: int(rv.Location), only: !rv.Inh, part: a.part}
 	r.name = directory.TableName{Schema: rv.Schemaname, Name: rv.Relname}
 	a.references = append(a.references, r)
 	if a.temporary(rv) {

@@ -125,7 +125,7 @@ func (p *Planner) Plan(st *Statement, paramTypes []uint32, env *Env) (*Plan, err
 	}
 	p.made.Add(1)
 	st.Own()
-	plan, refusal := newPlan(st, paramTypes, env)
+	plan, refusal := newPlan(st, paramTypes, env, false)
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -142,6 +142,34 @@ func (p *Planner) Plan(st *Statement, paramTypes []uint32, env *Env) (*Plan, err
 	made.plan = plan
 	if len(s.key) <= maxCachedKey {
 		p.cache.Set(string(s.key), made)
+	}
+	return plan, nil
+}
+
+// Combine plans a statement whose Target says Combine, by the plan that Plan gave for it. The result has Plan.Combine; it serves this
+// text alone. The error is a *Error: the refusal.
+func (p *Planner) Combine(st *Statement, plan *Plan, paramTypes []uint32, env *Env) (*Plan, error) {
+	if plan.Combine != nil {
+		return plan, nil
+	}
+	key := append(append(env.appendKey(nil, paramTypes), 'c'), st.Text...)
+	if found := p.lookup(key, env); found != nil {
+		p.found.Add(1)
+		plan = found.plan
+	} else {
+		p.made.Add(1)
+		st.Own()
+		made, refusal := newPlan(st, paramTypes, env, true)
+		if refusal != nil {
+			return nil, refusal
+		}
+		plan = made
+		if len(key) <= maxCachedKey {
+			p.cache.Set(string(key), &entry{epoch: plan.Epoch, catalog: plan.CatalogVersion, plan: plan})
+		}
+	}
+	if plan.Combine == nil {
+		return nil, plan.Refusal
 	}
 	return plan, nil
 }
@@ -197,8 +225,8 @@ func escapes(text string) bool {
 	return strings.Contains(text, `\`) || strings.Contains(text, "&'") || strings.Contains(text, `&"`)
 }
 
-// newPlan plans a statement without the cache.
-func newPlan(st *Statement, types []uint32, env *Env) (plan *Plan, refusal *Error) {
+// newPlan plans a statement without the cache; pieces: one that is to be combined.
+func newPlan(st *Statement, types []uint32, env *Env, pieces bool) (plan *Plan, refusal *Error) {
 	defer func() {
 		// What walks a parse tree of any statement must not take the router down.
 		if broken := recover(); broken != nil {
@@ -231,6 +259,7 @@ func newPlan(st *Statement, types []uint32, env *Env) (plan *Plan, refusal *Erro
 		plan = &Plan{Kind: Empty, ReadOnly: true}
 	case 1:
 		a := newAnalysis(st, types, env, m)
+		a.pieces = pieces
 		if plan, refusal = a.planStatement(m); refusal != nil {
 			return nil, refusal
 		}

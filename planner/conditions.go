@@ -23,6 +23,7 @@ func (a *analysis) condition(n *node, s *scope, ctx *context) {
 		a.member(link, s, ctx)
 		return
 	}
+	a.conjuncts = append(a.conjuncts, conjunct{n, s, ctx})
 	a.expression(n, s, ctx)
 	a.fact(n, s, ctx)
 }

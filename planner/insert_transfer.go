@@ -210,34 +210,44 @@ func (a *analysis) timedDefaults(given int) ([]*catalog.Column, *Error) {
 
 // planSource plans the SELECT.
 func (a *analysis) planSource(sel *selectStmt, data *TransferData) *Error {
-	types := make([]uint32, data.Params)
-	copy(types, a.types)
-	b := newAnalysis(&Statement{Text: a.sql, literals: a.literals}, types, a.env, sel)
-	if c := data.Clock; c != nil {
-		b.functions.now, b.functions.statementTime = c.Transaction > 0, c.Statement > 0
-	}
-	source, err := b.planSelect(sel)
+	source, text, err := a.planRead(sel, data.Params, data.Clock)
 	if err != nil {
 		return err
 	}
-	switch {
-	case source.Kind != Relay && source.Kind != Scatter || source.Mirrors || source.Pins != "" || source.SessionValue != "" || len(source.SetConfig) > 0 || source.Dirty || !source.ReadOnly:
-		return refuse(hintTransfer, "INSERT … SELECT between tables of different shards is not supported where the query may write, lock, or depends on the session")
-	case source.Route.Kind == RouteNone:
-		return refuse(hintTransfer, "INSERT … SELECT from this query into a table of other shards is not supported")
-	}
-	text, failed := rewrite(sel, func(edited message) error {
-		if data.Clock == nil {
-			return nil
-		}
-		return b.fixTime(edited, data.Clock)
-	})
-	if failed != nil {
-		return refuse(hintTransfer, "the query of this INSERT cannot be rewritten for other shards than the table's")
-	}
-	finish(source, a.env)
 	data.Source, data.Text = source, text
 	return nil
+}
+
+// planRead plans a SELECT that is run as a part of the statement, and makes its text for one shard. Its parameters are the
+// statement's, with those for the clocks behind them.
+func (a *analysis) planRead(sel *selectStmt, params int, clock *Clock) (*Plan, string, *Error) {
+	types := make([]uint32, params)
+	copy(types, a.types)
+	b := newAnalysis(&Statement{Text: a.sql, literals: a.literals}, types, a.env, sel)
+	if clock != nil {
+		b.functions.now, b.functions.statementTime = clock.Transaction > 0, clock.Statement > 0
+	}
+	source, err := b.planSelect(sel)
+	if err != nil {
+		return nil, "", err
+	}
+	switch {
+	case source.Kind != Relay && source.Kind != Scatter || source.Mirrors || source.Pins != "" || source.SessionValue != "" || len(source.SetConfig) > 0 || source.Dirty || !source.ReadOnly:
+		return nil, "", refuse(hintTransfer, "a query whose rows go to another shard is not supported where it may write, lock, or depends on the session")
+	case source.Route.Kind == RouteNone:
+		return nil, "", refuse(hintTransfer, "a query without tables whose rows go to another shard is not supported")
+	}
+	text, failed := rewrite(sel, func(edited message) error {
+		if clock == nil {
+			return nil
+		}
+		return b.fixTime(edited, clock)
+	})
+	if failed != nil {
+		return nil, "", refuse(hintTransfer, "the query cannot be rewritten for other shards")
+	}
+	finish(source, a.env)
+	return source, text, nil
 }
 
 // untyped are the items of the select list, by place, whose type is that of the column which they are assigned to.

@@ -7,6 +7,8 @@ import (
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/shardyard/shardyard/planner/catalog"
 )
 
 // The constructors that rewriting needs.
@@ -158,4 +160,23 @@ func unnumberedNode() *node {
 // constraintOf is a constraint of a column.
 func constraintOf(kind pg.ConstrType, expression *node) *node {
 	return &pg.Node{Node: &pg.Node_Constraint{Constraint: &pg.Constraint{Contype: kind, RawExpr: expression}}}
+}
+
+// tableSelect selects columns of one table's rows that satisfy all conditions.
+func tableSelect(r *reference, columns []*catalog.Column, conditions []*node) *selectStmt {
+	sel := &pg.SelectStmt{LimitOption: limitDefault, Op: setOpNone}
+	for _, c := range columns {
+		sel.TargetList = append(sel.TargetList, targetNode("", columnNode(r.alias, c.Name)))
+	}
+	sel.FromClause = []*node{{Node: &pg.Node_RangeVar{RangeVar: &pg.RangeVar{
+		Schemaname: r.name.Schema, Relname: r.name.Name, Inh: !r.only, Relpersistence: "p", Alias: &pg.Alias{Aliasname: r.alias},
+	}}}}
+	switch len(conditions) {
+	case 0:
+	case 1:
+		sel.WhereClause = conditions[0]
+	default:
+		sel.WhereClause = &pg.Node{Node: &pg.Node_BoolExpr{BoolExpr: &pg.BoolExpr{Boolop: boolAnd, Args: conditions}}}
+	}
+	return sel
 }

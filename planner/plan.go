@@ -43,6 +43,7 @@ const (
 	Maintenance                // runs on one shard after the other, not as one transaction: Plan.Maintenance
 	Database                   // makes, drops, renames or alters a whole database: Plan.Database
 	Tablespace                 // CREATE and DROP TABLESPACE, from shard to shard: Plan.Tablespace
+	Combine                    // pieces are read on the shards, and the rest runs over them on the home shard: Plan.Combine
 )
 
 var kindNames = [...]string{
@@ -50,6 +51,7 @@ var kindNames = [...]string{
 	"set transaction", "set constraints", "set", "reset", "show", "discard", "prepare", "execute",
 	"deallocate", "declare cursor", "fetch", "close cursor", "copy", "listen", "unlisten", "notify",
 	"ddl", "sharding", "show sharding", "explain", "modify", "maintenance", "database", "tablespace",
+	"combine",
 }
 
 // String returns the lower-case name of the kind.
@@ -122,6 +124,8 @@ type Plan struct {
 	// Refusal is why the statement may not run on several shards; Targets returns it when
 	// values turn out to lead to more than one. nil for the Kinds Scatter and Modify.
 	Refusal *Error
+	// Combinable: where values lead to several shards, Planner.Combine may have a plan that is not refused.
+	Combinable bool
 	// SetConfig lists calls of set_config with a constant name at the top level of the statement, which the session tracks
 	// like SET. Their values may be opaque.
 	SetConfig []Setting
@@ -142,6 +146,7 @@ type Plan struct {
 	Insert      *InsertData        // Modify: an INSERT
 	Transfer    *TransferData      // Modify: an INSERT … SELECT whose rows have to be moved; DDL: see CreateAs
 	CreateAs    *CreateAsData      // DDL: a CREATE TABLE AS or SELECT INTO whose rows have to be moved, by Transfer
+	Combine     *CombineData       // Combine: see Combinable
 	Maintenance *MaintenanceData   // Maintenance
 	Database    *DatabaseData      // Database
 	Everywhere  *EverywhereData    // DDL: about what all shards have alike; nil: it is not

@@ -87,6 +87,8 @@ func describe(p *Planner, line string, env *Env) string {
 			text += "\n  " + describeMissing(env.Map, target.Missing)
 		case err != nil:
 			text += "\n  " + describeError(err)
+		case target.Combine:
+			text += combination(p, st, plan, types, env)
 		case target.Rows != nil:
 			text += splits(plan, args, target)
 		case len(target.Shards) > 0:
@@ -95,6 +97,22 @@ func describe(p *Planner, line string, env *Env) string {
 		out = append(out, text)
 	}
 	return strings.Join(out, "\n")
+}
+
+// combination shows the pieces of what is combined, and the rest.
+func combination(p *Planner, st *Statement, plan *Plan, types []uint32, env *Env) string {
+	combined, err := p.Combine(st, plan, types, env)
+	if err != nil {
+		return "\n  " + describeError(err)
+	}
+	if plan.Combine != nil {
+		return ""
+	}
+	text := ""
+	for _, line := range combined.Combine.lines() {
+		text += "\n  " + line
+	}
+	return text
 }
 
 func describeMissing(m *directory.Map, missing []directory.MissingEntry) string {

@@ -104,4 +104,6 @@ type Target struct {
 	Ask bool
 	// Transfer means that the rows are brought from shard to shard, as Plan.Transfer says.
 	Transfer bool
+	// Combine means that pieces are read on their shards and the rest runs on the home shard, as the plan that Planner.Combine gives says.
+	Combine bool
 }

@@ -118,8 +118,32 @@ func (pl *Plan) RouteLines() []string {
 	if pl.SQL != "" {
 		lines = append(lines, "pushed: "+pl.SQL)
 	}
+	if pl.Combine != nil {
+		lines = append(lines, pl.Combine.lines()...)
+	}
 	if pl.Refusal != nil {
 		lines = append(lines, "several shards: refused: "+pl.Refusal.Message)
+	}
+	return lines
+}
+
+func (c *CombineData) lines() (lines []string) {
+	for i := range c.Pieces {
+		lines = append(lines, c.Pieces[i].lines()...)
+	}
+	return append(lines, "combined by: "+c.SQL)
+}
+
+func (p *Piece) lines() []string {
+	text := p.Text
+	if p.Source.SQL != "" {
+		text = p.Source.SQL
+	}
+	lines := []string{"piece " + p.Table + ": " + text}
+	for _, line := range p.Source.RouteLines() {
+		if strings.HasPrefix(line, "route: ") {
+			lines = append(lines, "piece "+p.Table+": "+line)
+		}
 	}
 	return lines
 }

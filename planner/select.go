@@ -12,11 +12,12 @@ func (a *analysis) planSelect(sel *selectStmt) (*Plan, *Error) {
 	a.finishAll()
 	plan, err := a.plan("SELECT")
 	if err != nil {
-		return nil, err
+		return a.combined(sel, err)
 	}
 	plan.ReadOnly = a.readOnly()
 	a.trackSettings(sel, plan)
 	a.mayScatter(sel, top, plan)
+	a.mayCombine(sel, plan)
 	return plan, nil
 }
 

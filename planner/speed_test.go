@@ -137,7 +137,7 @@ func BenchmarkPlanUncached(b *testing.B) {
 	st := &Statement{Text: "SELECT id, customer_id, total FROM orders WHERE customer_id = 12345"}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := newPlan(st, nil, env); err != nil {
+		if _, err := newPlan(st, nil, env, false); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -25,6 +25,9 @@ func (pl *Plan) Targets(a Args) (Target, error) {
 		if pl.Transfer != nil {
 			return Target{Shards: pl.Route.fixed, Transfer: true}, nil
 		}
+		if pl.Combine != nil {
+			return pl.combineTarget(&a)
+		}
 		return Target{Shards: pl.Route.fixed, Whole: true}, nil
 	}
 	if a.Map.Epoch != pl.Epoch {
@@ -165,6 +168,8 @@ func (pl *Plan) several(a *Args) (Target, error) {
 		return one(a.Map, shards[0])
 	case pl.Transfer != nil:
 		return Target{Shards: []directory.ShardID{a.Map.Home}, Transfer: true}, nil
+	case pl.Combinable:
+		return pl.combineTarget(a)
 	case pl.Refusal != nil:
 		return Target{}, pl.refusal(uncertain)
 	case pl.Modify != nil:
@@ -176,6 +181,14 @@ func (pl *Plan) several(a *Args) (Target, error) {
 		return Target{}, refuse(hintPin, "this statement is supported on one shard only")
 	}
 	return pl.spread(a, shards)
+}
+
+// combineTarget is the target of what is combined on the home shard.
+func (pl *Plan) combineTarget(a *Args) (Target, error) {
+	if a.readsClock(pl.texts) {
+		return Target{}, clockRefusal()
+	}
+	return Target{Shards: []directory.ShardID{a.Map.Home}, Combine: true}, nil
 }
 
 // shardKnows reports whether an error is about a value that no Postgres accepts: any shard gives the

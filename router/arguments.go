@@ -144,7 +144,7 @@ func (c *Session) bindExecute(ctx context.Context, p *portal) (done bool, err er
 	if err != nil {
 		return false, err
 	}
-	if st.plan.Route.Kind != planner.RouteFilters && st.plan.Transfer == nil {
+	if st.plan.Route.Kind != planner.RouteFilters && st.plan.Transfer == nil && st.plan.Combine == nil {
 		return false, nil
 	}
 	values, computed, err := c.arguments(ctx, st, &outer.parsed, outer.plan.Execute)

@@ -94,7 +94,7 @@ func (c *Session) newStatement(ctx context.Context, name, text string, types []u
 	st.plan, st.planned, st.seen = plan, planKey{c.view, c.vars.version}, c.definitionsNow()
 	st.empty = plan.Kind == planner.Empty
 	c.nextID += 2
-	if plan.Kind != planner.Relay && plan.Kind != planner.Scatter && plan.Kind != planner.Modify {
+	if plan.Kind != planner.Relay && plan.Kind != planner.Scatter && plan.Kind != planner.Modify && plan.Kind != planner.Combine {
 		// What FETCH, EXECUTE and other utility statements give back depends on the session. Postgres fixes
 		// it when it parses them; describing a FETCH kept from before, whose cursor is gone, even crashes it.
 		name = ""

@@ -173,6 +173,10 @@ func (c *Session) bindTarget(ctx context.Context, p *portal, asked *statement) e
 			if err := c.bindTransfer(ctx, p); err != nil {
 				return err
 			}
+		} else if target.Combine {
+			if err := c.bindCombination(ctx, p); err != nil {
+				return err
+			}
 		} else if p.plan.Modify != nil {
 			if err := c.bindModify(ctx, p); err != nil {
 				return err

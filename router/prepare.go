@@ -188,7 +188,7 @@ func argsOf(data *planner.ExecuteData) (values [][]byte, constant bool) {
 // routeExecute finds the shards of an EXECUTE from its arguments.
 func (c *Session) routeExecute(ctx context.Context, st *statement, data *planner.ExecuteData) (planner.Target, planner.Args, error) {
 	values, constant := argsOf(data)
-	if !constant && (st.plan.Route.Kind == planner.RouteFilters || st.plan.Transfer != nil) {
+	if !constant && (st.plan.Route.Kind == planner.RouteFilters || st.plan.Transfer != nil || st.plan.Combine != nil) {
 		return planner.Target{}, planner.Args{}, pgerr.Unsupported(
 			"EXECUTE of a statement on a sharded table needs constants as arguments", "Write the value itself as the argument.")
 	}
@@ -206,7 +206,7 @@ func (c *Session) simpleExecute(ctx context.Context, outer *planner.Statement, p
 	if err != nil {
 		return err
 	}
-	if st.plan.Route.Kind == planner.RouteFilters || st.plan.Transfer != nil {
+	if st.plan.Route.Kind == planner.RouteFilters || st.plan.Transfer != nil || st.plan.Combine != nil {
 		values, computed, err := c.arguments(ctx, st, outer, data)
 		if err != nil {
 			return err
@@ -229,6 +229,11 @@ func (c *Session) simpleExecute(ctx context.Context, outer *planner.Statement, p
 		if err := c.readArguments(ctx, st, outer, data); err != nil {
 			return err
 		}
+	}
+	if target.Combine {
+		return c.combineWhole(ctx, &insertion{
+			plan: st.plan, sent: &st.sent, args: args, types: st.sent.Types, seen: &st.described, bind: &wire.Bind{Params: args.Params}, quiet: true,
+		})
 	}
 	if target.Transfer {
 		return c.transferWhole(ctx, &insertion{

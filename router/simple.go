@@ -227,6 +227,8 @@ func (c *Session) trySimple(ctx context.Context, st *planner.Statement) error {
 		return c.x.CopyOut(ctx, target.Shards, st.Text, plan.Copy, st.Chars)
 	case target.Transfer:
 		return c.simpleTransfer(ctx, st, plan, args)
+	case target.Combine:
+		return c.combineWhole(ctx, c.queryInsertion(st, plan, args))
 	case !target.Whole && plan.Modify != nil:
 		err := c.simpleModify(ctx, st, plan, target)
 		if err == nil && plan.Restarts {

@@ -32,17 +32,20 @@ func (c *Session) bindTransfer(ctx context.Context, p *portal) error {
 	if err := c.readable(p); err != nil {
 		return err
 	}
-	in := &insertion{
+	w, err := c.openWrite(ctx, c.portalInsertion(p))
+	if err == nil {
+		p.modify = w
+	}
+	return err
+}
+
+func (c *Session) portalInsertion(p *portal) *insertion {
+	return &insertion{
 		plan: p.plan, sent: &p.st.sent, types: p.st.sent.Types, seen: &p.st.described, bind: &p.bind, portal: p.name,
 		args: planner.Args{
 			Map: c.view.partitions, Statement: &p.st.parsed, Params: p.bind.Params, Formats: p.bind.Formats, Types: p.st.types(),
 		},
 	}
-	w, err := c.openWrite(ctx, in)
-	if err == nil {
-		p.modify = w
-	}
-	return err
 }
 
 // openWrite opens an INSERT … SELECT, or what begins by making the table.
@@ -61,7 +64,7 @@ func (c *Session) openTransfer(ctx context.Context, in *insertion) (write, error
 	if err := c.x.DrainAll(ctx); err != nil {
 		return nil, err
 	}
-	if err := c.describeTransfer(ctx, in); err != nil {
+	if err := c.describeAtHome(ctx, in, in.plan.Transfer.Params); err != nil {
 		return nil, err
 	}
 	data := in.plan.Transfer
@@ -134,9 +137,9 @@ func (c *Session) transferText(sql string, types []uint32) exec.Statement {
 	return st
 }
 
-// describeTransfer has the home shard accept the client's text.
-func (c *Session) describeTransfer(ctx context.Context, in *insertion) error {
-	if in.seen.Described && (in.seen.Parameters != nil || in.plan.Transfer.Params == 0) {
+// describeAtHome has the home shard accept the client's text, which has so many parameters.
+func (c *Session) describeAtHome(ctx context.Context, in *insertion, params int) error {
+	if in.seen.Described && (in.seen.Parameters != nil || params == 0) {
 		return nil
 	}
 	home := c.view.partitions.Home

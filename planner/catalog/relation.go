@@ -93,16 +93,19 @@ type Relation struct {
 
 // Column is one entry of pg_attribute.
 type Column struct {
-	Name       string
-	Type       uint32 // on the home shard
-	Typmod     int32  // -1: none
-	Ordinal    int    // attnum; negative for system columns
-	NotNull    bool
-	Dropped    bool
-	Generated  bool   // GENERATED ALWAYS AS (…) STORED
-	Identity   byte   // 'a' ALWAYS, 'd' BY DEFAULT, 0 none
-	HasDefault bool   // a default or generation expression exists
-	Default    string // that expression as pg_get_expr prints it
+	Name   string
+	Type   uint32 // on the home shard
+	Typmod int32  // -1: none
+	// Declaration is the type with its modifier, and the collation if it is not the type's own, as CREATE TABLE has them; names
+	// are qualified.
+	Declaration string
+	Ordinal     int // attnum; negative for system columns
+	NotNull     bool
+	Dropped     bool
+	Generated   bool   // GENERATED ALWAYS AS (…) STORED
+	Identity    byte   // 'a' ALWAYS, 'd' BY DEFAULT, 0 none
+	HasDefault  bool   // a default or generation expression exists
+	Default     string // that expression as pg_get_expr prints it
 	// DefaultIsConst: the default is one constant whose value does not depend on settings;
 	// DefaultValue is its text, DefaultIsNull that it is NULL.
 	DefaultIsConst bool

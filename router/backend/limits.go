@@ -134,7 +134,7 @@ func (p *Pools) SetLimits(c Config) error {
 // AllInUse reports whether a session of the identity would have to wait for a connection to the shard.
 func (p *Pools) AllInUse(shard directory.ShardID, id Identity) bool {
 	p.mu.RLock()
-	pool := p.pools[poolKey{shard, id}]
+	pool := p.pools[poolKey{shard: shard, id: id}]
 	p.mu.RUnlock()
 	if pool == nil {
 		return false

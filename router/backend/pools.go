@@ -17,6 +17,7 @@ type Identity struct{ Database, User string }
 type poolKey struct {
 	shard directory.ShardID
 	id    Identity
+	side  bool // see Wish.Side
 }
 
 // Pools holds all server connections of a router. It is safe for concurrent use.
@@ -96,6 +97,8 @@ type Wish struct {
 	Waiting func(ctx context.Context) (_ context.Context, release func())
 	// Stopped, unless nil, reports whether the wait is over, for one on the loop: ctx alone does not wake Task. Who stops it does.
 	Stopped func() bool
+	// Side: the connection is from a pool of its own, with the same limits, whose holders wait for no other connection.
+	Side bool
 	// Drawn: the session has drawn from sequences, and would like the connection that remembers their values.
 	Drawn bool
 }
@@ -115,7 +118,7 @@ func (p *Pools) AcquireFor(
 		if p.closed() {
 			return nil, ErrClosed
 		}
-		c, retry, err := p.pool(poolKey{shard.ID, id}).acquire(ctx, shard, epoch, want)
+		c, retry, err := p.pool(poolKey{shard.ID, id, want.Side}).acquire(ctx, shard, epoch, want)
 		if !retry {
 			return c, err
 		}

@@ -68,10 +68,14 @@ SELECT a.attrelid, a.attnum::int4, a.attname::text, a.atttypid, a.atttypmod, a.a
            coalesce(pg_catalog.to_jsonb(l)->>'collcollate', pg_catalog.to_jsonb(l)->>'colllocale') IN ('C', 'POSIX')
            AND l.collprovider <> 'i' END, false),
        CASE WHEN a.attisdropped THEN '' ELSE pg_catalog.format_type(a.atttypid, NULL) END,
+       CASE WHEN a.attisdropped THEN '' ELSE pg_catalog.format_type(a.atttypid, a.atttypmod) ||
+           CASE WHEN l.oid IS NULL OR l.oid = ty.typcollation THEN '' ELSE
+               ' COLLATE ' || l.collnamespace::pg_catalog.regnamespace::text || '.' || pg_catalog.quote_ident(l.collname) END END,
        coalesce(seq.schema, ''), coalesce(seq.name, '')
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_type ty ON ty.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_attrdef ad ON ad.adrelid = a.attrelid AND ad.adnum = a.attnum
 LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
 LEFT JOIN LATERAL (

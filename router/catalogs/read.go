@@ -159,7 +159,7 @@ func (r *reader) column(row pgx.CollectableRow) error {
 		plain    string // format_type of the column without its modifier
 	)
 	err := row.Scan(&relation, &c.Ordinal, &c.Name, &c.Type, &c.Typmod, &c.NotNull, &c.Dropped, &c.Generated, &identity,
-		&c.HasDefault, &c.Default, &c.Collation, &c.CollationDeterministic, &c.CollationIsC, &plain,
+		&c.HasDefault, &c.Default, &c.Collation, &c.CollationDeterministic, &c.CollationIsC, &plain, &c.Declaration,
 		&c.Sequence.Schema, &c.Sequence.Name)
 	if err != nil {
 		return fmt.Errorf("read column: %w", err)

@@ -44,6 +44,7 @@ type Executor struct {
 	view     View
 	settings *backend.Settings // what the session wants on every connection
 	links    []*Link
+	sides    []*sideLink // of queries that are combined
 	tx       transaction
 	// copyIn waits for the client's COPY data; copyStep is what its server answers afterwards.
 	copyIn   *Link
@@ -122,6 +123,9 @@ func (x *Executor) StartRequest() {
 	x.request++
 	for _, l := range x.links {
 		x.running = append(x.running, l.conn.Canceller())
+	}
+	for _, side := range x.sides {
+		x.running = append(x.running, side.conn.Canceller())
 	}
 	x.mu.Unlock()
 }
@@ -523,6 +527,7 @@ func (x *Executor) releaseIdle() {
 
 // Release gives every connection back, as at the end of the session. What is open is rolled back.
 func (x *Executor) Release() {
+	x.releaseSides()
 	for _, l := range x.links {
 		if l.pinned != "" || x.keeps {
 			l.conn.MarkDirty()

@@ -229,6 +229,7 @@ func (x *Executor) Sync(ctx context.Context, failed bool) error {
 		for _, l := range x.links {
 			l.endTransaction()
 		}
+		x.releaseSides()
 		x.releaseIdle()
 	}
 	return first

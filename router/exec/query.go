@@ -66,6 +66,7 @@ func (x *Executor) Idle() {
 	for _, l := range x.links {
 		l.endTransaction()
 	}
+	x.releaseSides()
 	x.releaseIdle()
 }
 

@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -52,18 +53,34 @@ type Scatter struct {
 
 // OpenScatter binds the statement on all shards and learns the description of its rows.
 func (x *Executor) OpenScatter(ctx context.Context, r ScatterRequest) (*Scatter, error) {
-	s := &Scatter{x: x, request: r, cutter: merge.NewCutter(r.Offset, r.Limit)}
-	if r.Merge != nil {
-		s.hidden = r.Merge.Hidden
-	}
-	s.extendFormats()
-	if err := s.bindAll(ctx); err != nil {
+	list, err := x.OpenScatters(ctx, []ScatterRequest{r})
+	if err != nil {
 		return nil, err
 	}
-	if err := s.describe(); err != nil {
+	return list[0], nil
+}
+
+// OpenScatters opens several reads that see the same: parts of one statement.
+func (x *Executor) OpenScatters(ctx context.Context, requests []ScatterRequest) ([]*Scatter, error) {
+	list := make([]*Scatter, len(requests))
+	for i := range requests {
+		r := &requests[i]
+		s := &Scatter{x: x, request: *r, cutter: merge.NewCutter(r.Offset, r.Limit)}
+		if r.Merge != nil {
+			s.hidden = r.Merge.Hidden
+		}
+		s.extendFormats()
+		list[i] = s
+	}
+	if err := x.bindScatters(ctx, list); err != nil {
 		return nil, err
 	}
-	return s, nil
+	for _, s := range list {
+		if err := s.describe(); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
 }
 
 // extendFormats gives the hidden columns a format where the client gave one for each column.
@@ -78,27 +95,29 @@ func (s *Scatter) extendFormats() {
 	s.request.Bind = &bind
 }
 
-// bindAll binds the portals: that is when they take their snapshots.
-func (s *Scatter) bindAll(ctx context.Context) error {
-	x, gated := s.x, s.x.needsGate(len(s.request.Shards))
-	if err := x.linkAll(ctx, s.request.Shards); err != nil {
+// bindScatters binds the portals: that is when they take their snapshots.
+func (x *Executor) bindScatters(ctx context.Context, list []*Scatter) error {
+	shards := shardsOf(list)
+	gated := x.needsGate(len(shards))
+	if err := x.linkAll(ctx, shards); err != nil {
 		return err
 	}
-	var links []*Link
-	var failed error
-	for _, shard := range s.request.Shards {
-		if failed = s.open(ctx, shard, gated); failed != nil {
-			break
+	links, failed := x.openSources(ctx, list, gated)
+	bind := func() error {
+		for _, s := range list {
+			if err := s.bind(); err != nil {
+				return err
+			}
 		}
-		links = append(links, s.sources[len(s.sources)-1].portal.link)
+		return nil
 	}
 	switch {
 	case failed != nil:
 	case !gated:
-		failed = s.bind()
+		failed = bind()
 	default:
 		failed = x.gated(ctx, firstSnapshotBound, func(until time.Time) (bool, error) {
-			if err := s.bind(); err != nil {
+			if err := bind(); err != nil {
 				return false, err
 			}
 			return x.drainUntil(ctx, links, until)
@@ -106,8 +125,10 @@ func (s *Scatter) bindAll(ctx context.Context) error {
 			if err := x.drainEach(ctx, links); err != nil {
 				return err
 			}
-			for _, src := range s.sources {
-				x.ClosePortal(&src.portal, false)
+			for _, s := range list {
+				for _, src := range s.sources {
+					x.ClosePortal(&src.portal, false)
+				}
 			}
 			return nil
 		})
@@ -116,6 +137,34 @@ func (s *Scatter) bindAll(ctx context.Context) error {
 		failed = err
 	}
 	return failed
+}
+
+// shardsOf are the shards of some reads, each once, in the order in which connections are taken.
+func shardsOf(list []*Scatter) []directory.ShardID {
+	if len(list) == 1 {
+		return list[0].request.Shards
+	}
+	var shards []directory.ShardID
+	for _, s := range list {
+		shards = append(shards, s.request.Shards...)
+	}
+	slices.Sort(shards)
+	return slices.Compact(shards)
+}
+
+// openSources opens the sources of some reads, and returns their links, each once.
+func (x *Executor) openSources(ctx context.Context, list []*Scatter, atOnce bool) (links []*Link, err error) {
+	for _, s := range list {
+		for _, shard := range s.request.Shards {
+			if err := s.open(ctx, shard, atOnce); err != nil {
+				return links, err
+			}
+			if l := s.sources[len(s.sources)-1].portal.link; !slices.Contains(links, l) {
+				links = append(links, l)
+			}
+		}
+	}
+	return links, nil
 }
 
 // open takes a link to a shard and has the statement parsed there; at once: the link is sent what it gets for that.

@@ -461,6 +461,7 @@ func (x *Executor) ended() {
 	for _, l := range x.links {
 		l.endTransaction()
 	}
+	x.releaseSides()
 	x.releaseIdle()
 }
 

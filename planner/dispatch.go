@@ -10,7 +10,7 @@ func (a *analysis) planStatement(m message) (*Plan, *Error) {
 	}
 	switch m := m.(type) {
 	case *selectStmt:
-		a.combines = m == a.root
+		a.combines = a.combines || m == a.root
 		return a.planSelect(m)
 	case *insertStmt:
 		return a.planInsert(m)

@@ -25,6 +25,7 @@ func (a *analysis) planExplain(e *explainStmt) (*Plan, *Error) {
 	if len(options) > 0 {
 		data.Prefix += "(" + strings.Join(options, ", ") + ") "
 	}
+	a.combines = data.Format == "text" // others are not told by the router
 	inner, err := a.planStatement(unwrap(e.Query))
 	if err != nil {
 		return nil, err

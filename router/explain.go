@@ -8,6 +8,7 @@ import (
 	"github.com/shardyard/shardyard/directory"
 	"github.com/shardyard/shardyard/planner"
 	"github.com/shardyard/shardyard/router/pgerr"
+	"github.com/shardyard/shardyard/router/wire"
 )
 
 // explain shows the routing of a statement above Postgres's own plan on each shard.
@@ -31,6 +32,9 @@ func (c *Session) explain(ctx context.Context, st *planner.Statement, plan *plan
 	}
 	if target.Transfer {
 		return explainTransfer(r, plan)
+	}
+	if target.Combine {
+		return c.explainCombination(ctx, r, plan, args)
 	}
 	readOnly := inner.ReadOnly || !plan.Explain.Analyze
 	if !readOnly && len(target.Shards) > 1 && !c.x.InBlock() && !c.x.InImplicitBlock() {
@@ -104,6 +108,59 @@ func explainTransfer(r result, plan *planner.Plan) (result, error) {
 		}
 	}
 	return r, nil
+}
+
+// explainCombination shows the pieces of a query, with Postgres's plans of them, and what runs over their rows.
+func (c *Session) explainCombination(ctx context.Context, r result, plan *planner.Plan, args planner.Args) (result, error) {
+	if plan.Explain.Analyze {
+		return r, pgerr.Unsupported("EXPLAIN ANALYZE of a query whose rows are brought together on the home shard is not supported", "Use EXPLAIN without ANALYZE.")
+	}
+	combined, err := c.server.planner.Combine(args.Statement, plan, nil, &c.vars.env)
+	if err != nil {
+		return r, err
+	}
+	add := func(line string) { r.rows = append(r.rows, []string{line}) }
+	data := combined.Combine
+	requests, err := c.combinePieces(ctx, data, args, &wire.Bind{}, nil)
+	if err != nil {
+		return r, err
+	}
+	add("Shardyard: combined on the home shard: " + data.SQL)
+	for i, request := range requests {
+		add("Shardyard: piece " + data.Pieces[i].Table + ", " + shardList(request.Shards) + ": " + request.Statement.Text)
+		text := plan.Explain.Prefix + request.Statement.Text
+		if data.Clock != nil {
+			transaction, statement, err := c.x.Present(ctx, request.Shards)
+			if err != nil {
+				return r, err
+			}
+			text = data.Clock.InlineClock(text, transaction, statement)
+		}
+		for _, shard := range request.Shards {
+			add("Shard " + string(shard) + ":")
+			if r.rows, err = c.explainOn(ctx, r.rows, shard, text); err != nil {
+				return r, err
+			}
+		}
+	}
+	c.x.Idle()
+	return r, nil
+}
+
+// explainOn appends what a shard says of its plan.
+func (c *Session) explainOn(ctx context.Context, lines [][]string, shard directory.ShardID, text string) ([][]string, error) {
+	l, err := c.x.Link(ctx, shard)
+	if err != nil {
+		return lines, err
+	}
+	c.x.Used(l, true)
+	rows, err := c.x.Ask(ctx, l, text)
+	for _, row := range rows {
+		if len(row) == 1 && row[0] != nil {
+			lines = append(lines, []string{"  " + *row[0]})
+		}
+	}
+	return lines, err
 }
 
 func shardList(shards []directory.ShardID) string {

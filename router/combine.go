@@ -55,7 +55,12 @@ func (c *Session) openCombination(ctx context.Context, in *insertion) (*exec.Com
 		return nil, err
 	}
 	if n := len(in.bind.Params); n != data.Params {
-		return nil, pgerr.Newf(pgerr.ProtocolViolation, "bind message supplies %d parameters, but prepared statement requires %d", n, data.Params)
+		return nil, pgerr.Newf(pgerr.ProtocolViolation, "bind message supplies %d parameters, but prepared statement %q requires %d", n, in.name, data.Params)
+	}
+	if data.Params > 0 {
+		if err := c.bindAtHome(ctx, in); err != nil {
+			return nil, err
+		}
 	}
 	in.args.Types = in.seen.Parameters
 	columns, err := wire.DecodeRowDescription(nil, in.seen.Columns)
@@ -72,14 +77,33 @@ func (c *Session) openCombination(ctx context.Context, in *insertion) (*exec.Com
 		return nil, err
 	}
 	r.Bind, r.Types = bind, timed.Types
-	if r.Pieces, err = c.combinePieces(ctx, data, in.args, bind, timed.Types); err != nil {
+	if r.Pieces, err = c.combinePieces(ctx, data, in.portal, in.args, bind, timed.Types); err != nil {
 		return nil, err
 	}
 	return c.x.NewCombination(r), nil
 }
 
+// bindAtHome has the home shard read the values of the parameters: it says what is wrong with them.
+func (c *Session) bindAtHome(ctx context.Context, in *insertion) error {
+	l, err := c.x.Link(ctx, c.view.partitions.Home)
+	if err != nil {
+		return err
+	}
+	name, err := c.x.Parse(ctx, l, in.sent, false, c.meaning())
+	if err != nil {
+		return err
+	}
+	var p exec.Portal
+	tail := wire.AppendBind(nil, "", "", in.bind.Formats, in.bind.Params, in.bind.ResultFormats)[7:]
+	c.x.Bind(l, &p, in.portal, name, tail, false)
+	c.x.ClosePortal(&p, false)
+	return c.x.Drain(ctx, l)
+}
+
 // combinePieces finds the shards of the pieces.
-func (c *Session) combinePieces(ctx context.Context, data *planner.CombineData, args planner.Args, bind *wire.Bind, types []uint32) ([]exec.ScatterRequest, error) {
+func (c *Session) combinePieces(
+	ctx context.Context, data *planner.CombineData, portal string, args planner.Args, bind *wire.Bind, types []uint32,
+) ([]exec.ScatterRequest, error) {
 	var all []directoryShard
 	requests := make([]exec.ScatterRequest, len(data.Pieces))
 	for i := range data.Pieces {
@@ -101,7 +125,7 @@ func (c *Session) combinePieces(ctx context.Context, data *planner.CombineData, 
 			sent.Key = backend.PreparedKey(text, own, sent.Meaning)
 		}
 		requests[i] = exec.ScatterRequest{
-			Shards: target.Shards, Statement: &sent, Meaning: c.meaning(), Portal: "shardyard_piece_" + strconv.Itoa(i), Bind: read,
+			Shards: target.Shards, Statement: &sent, Meaning: c.meaning(), Portal: "shardyard_" + strconv.Itoa(i) + "_" + portal, Bind: read,
 			Types: own, Merge: merge, Limit: -1, Tag: "SELECT", DateStyle: c.vars.env.DateStyle,
 		}
 		all = append(all, target.Shards...)

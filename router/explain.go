@@ -121,7 +121,7 @@ func (c *Session) explainCombination(ctx context.Context, r result, plan *planne
 	}
 	add := func(line string) { r.rows = append(r.rows, []string{line}) }
 	data := combined.Combine
-	requests, err := c.combinePieces(ctx, data, args, &wire.Bind{}, nil)
+	requests, err := c.combinePieces(ctx, data, "", args, &wire.Bind{}, nil)
 	if err != nil {
 		return r, err
 	}

@@ -18,6 +18,7 @@ type insertion struct {
 	seen   *exec.Description
 	bind   *wire.Bind
 	portal string
+	name   string // the client's of the statement
 	shift  int
 	quiet  bool // the client did not send the text: positions in it mean nothing
 }

@@ -41,7 +41,7 @@ func (c *Session) bindTransfer(ctx context.Context, p *portal) error {
 
 func (c *Session) portalInsertion(p *portal) *insertion {
 	return &insertion{
-		plan: p.plan, sent: &p.st.sent, types: p.st.sent.Types, seen: &p.st.described, bind: &p.bind, portal: p.name,
+		plan: p.plan, sent: &p.st.sent, types: p.st.sent.Types, seen: &p.st.described, bind: &p.bind, portal: p.name, name: p.st.name,
 		args: planner.Args{
 			Map: c.view.partitions, Statement: &p.st.parsed, Params: p.bind.Params, Formats: p.bind.Formats, Types: p.st.types(),
 		},

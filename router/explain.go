@@ -75,22 +75,8 @@ func (c *Session) explain(ctx context.Context, st *planner.Statement, plan *plan
 			own = plan.Modify.Spread.Inline(text, plan.Modify.Spread.Numbers(target, i))
 		}
 		add("Shard " + string(shard) + ":")
-		l, err := c.x.Link(ctx, shard)
-		if err != nil {
+		if r.rows, err = c.explainOn(ctx, r.rows, plan, shard, own, readOnly); err != nil {
 			return r, err
-		}
-		c.x.Used(l, readOnly)
-		if plan.Mirrors {
-			c.x.Captures(l)
-		}
-		rows, err := c.x.Ask(ctx, l, own)
-		if err != nil {
-			return r, err
-		}
-		for _, row := range rows {
-			if len(row) == 1 && row[0] != nil {
-				add("  " + *row[0])
-			}
 		}
 	}
 	c.x.Idle()
@@ -138,7 +124,7 @@ func (c *Session) explainCombination(ctx context.Context, r result, plan *planne
 		}
 		for _, shard := range request.Shards {
 			add("Shard " + string(shard) + ":")
-			if r.rows, err = c.explainOn(ctx, r.rows, shard, text); err != nil {
+			if r.rows, err = c.explainOn(ctx, r.rows, plan, shard, text, true); err != nil {
 				return r, err
 			}
 		}
@@ -148,12 +134,17 @@ func (c *Session) explainCombination(ctx context.Context, r result, plan *planne
 }
 
 // explainOn appends what a shard says of its plan.
-func (c *Session) explainOn(ctx context.Context, lines [][]string, shard directory.ShardID, text string) ([][]string, error) {
+func (c *Session) explainOn(
+	ctx context.Context, lines [][]string, plan *planner.Plan, shard directory.ShardID, text string, readOnly bool,
+) ([][]string, error) {
 	l, err := c.x.Link(ctx, shard)
 	if err != nil {
 		return lines, err
 	}
-	c.x.Used(l, true)
+	c.x.Used(l, readOnly)
+	if plan.Mirrors {
+		c.x.Captures(l)
+	}
 	rows, err := c.x.Ask(ctx, l, text)
 	for _, row := range rows {
 		if len(row) == 1 && row[0] != nil {

@@ -50,6 +50,10 @@ func (c *Session) openCombination(ctx context.Context, in *insertion) (*exec.Com
 	if err != nil {
 		return nil, err
 	}
+	if fault := c.server.config.Fault; fault != nil {
+		faulty := fault(*plan)
+		plan = &faulty
+	}
 	data := plan.Combine
 	if err := c.describeAtHome(ctx, in, data.Params); err != nil {
 		return nil, err

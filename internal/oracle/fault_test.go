@@ -118,7 +118,24 @@ var faults = []struct {
 	}},
 	{"a refused scatter is let through", func(p *planner.Plan) {
 		if p.Refusal != nil {
-			p.Kind, p.Merge, p.Refusal = planner.Scatter, &planner.Merge{}, nil
+			p.Kind, p.Merge, p.Refusal, p.Combinable = planner.Scatter, &planner.Merge{}, nil, false
+		}
+	}},
+	{"a piece of what is combined is read on one shard", func(p *planner.Plan) {
+		if p.Combine != nil {
+			data := *p.Combine
+			data.Pieces = slices.Clone(data.Pieces)
+			source := *data.Pieces[0].Source
+			source.Route = planner.Route{Kind: planner.RouteAny}
+			data.Pieces[0].Source, p.Combine = &source, &data
+		}
+	}},
+	{"a piece of what is combined has its rows twice", func(p *planner.Plan) {
+		if p.Combine != nil {
+			data := *p.Combine
+			data.Pieces = slices.Clone(data.Pieces)
+			data.Pieces[0].Text += " UNION ALL " + data.Pieces[0].Text
+			p.Combine = &data
 		}
 	}},
 	{"the map is stale", func(p *planner.Plan) { p.Epoch-- }},

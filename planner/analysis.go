@@ -288,6 +288,22 @@ func (a *analysis) mapTables() []directory.TableName {
 	return tables
 }
 
+// leadsAway is away for what code names. perhaps: only without a schema, and the schemas of all such tables are not in the search path, so
+// they are meant only if the code runs under another one.
+func (a *analysis) leadsAway(r catalog.Reach) (name directory.TableName, perhaps, ok bool) {
+	for _, candidate := range r.Reaches {
+		if _, elsewhere := a.away([]directory.TableName{candidate}); !elsewhere {
+			continue
+		}
+		unsure := slices.Contains(r.Unlikely, candidate) || slices.Contains(r.Perhaps, candidate) && !slices.Contains(a.path, candidate.Schema)
+		if !unsure {
+			return candidate, false, true
+		}
+		name, perhaps, ok = candidate, true, true
+	}
+	return name, perhaps, ok
+}
+
 // away reports whether any of the names is a table of which the home shard does not have all rows.
 func (a *analysis) away(list []directory.TableName) (directory.TableName, bool) {
 	for _, name := range list {

@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/shardyard/shardyard/planner/catalog"
@@ -106,6 +107,7 @@ type functionInfo struct {
 	stable     bool
 	user       bool
 	touches    string // a table away from home that it may reach
+	perhaps    string // one that it reaches if the search path of its code leads there
 	opaque     bool
 	reaches    bool // a user function that may get at any table
 	mirrors    bool // a user function that may get at a reference table
@@ -169,12 +171,14 @@ func (i *functionInfo) add(a *analysis, f *catalog.Function) {
 	i.stable = i.stable || f.Volatility == catalog.Stable
 	i.user = i.user || !f.Builtin()
 	i.opaque = i.opaque || f.Opaque
-	i.reaches = i.reaches || !f.Builtin() && (f.Opaque || len(f.Touches) > 0)
-	i.mirrors = i.mirrors || a.anyReference(f.Touches)
+	i.reaches = i.reaches || !f.Builtin() && (f.Opaque || len(f.Reaches) > 0)
+	i.mirrors = i.mirrors || a.anyReference(f.Reaches)
 	i.native = i.native || isNative(f)
 	i.sets = i.sets || !f.Builtin() && (f.Sets || f.Opaque && f.Volatility == catalog.Volatile)
-	if name, ok := a.away(f.Touches); ok && i.touches == "" {
-		i.touches = name.String()
+	if name, perhaps, ok := a.leadsAway(f.Reach); ok && perhaps {
+		i.perhaps = cmp.Or(i.perhaps, name.String())
+	} else if ok {
+		i.touches = cmp.Or(i.touches, name.String())
 	}
 }
 
@@ -250,6 +254,8 @@ func setFirst(name *string, at *int, value string, position int) {
 	}
 }
 
+const hintSchemas = "Name the tables in the code with their schemas."
+
 // reach refuses functions that may read or write tables that are not on the home shard alone, and has those watched that cannot be
 // read.
 func (a *analysis) reach(info functionInfo, position int) {
@@ -261,6 +267,8 @@ func (a *analysis) reach(info functionInfo, position int) {
 	case info.touches != "":
 		a.refuse(refuse("Use the table in the statement itself.",
 			"function %s may use table %s, which is not on the home shard alone", info.name, info.touches), position)
+	case info.perhaps != "":
+		a.watch(refuse(hintSchemas, "function %s may use table %s, which is not on the home shard alone", info.name, info.perhaps), position)
 	case info.opaque:
 		a.watch(refuse("Write what the function does as a statement, or in a language whose body can be read (SQL, or PL/pgSQL without EXECUTE).",
 			"it cannot be seen which tables function %s uses, and tables of this database are sharded", info.name), position)

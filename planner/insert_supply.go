@@ -109,7 +109,7 @@ func (a *analysis) computableOperator(op *operation) bool {
 	}
 	for _, user := range a.env.Catalog.UserOperators(parts[len(parts)-1]) {
 		f, found := a.env.Catalog.FunctionByOID(user.Function)
-		if !found || f.Volatility == catalog.Volatile || f.Opaque || len(f.Touches) > 0 {
+		if !found || f.Volatility == catalog.Volatile || f.Opaque || len(f.Reaches) > 0 {
 			return false
 		}
 	}

@@ -138,9 +138,16 @@ func (a *analysis) checkHome(r *reference) *Error {
 		return nil
 	}
 	what := rel.Kind.Noun()
-	if name, ok := a.away(rel.Reaches); ok {
-		return refuse("Name the table in the statement itself.",
-			"%s %s leads to table %s, which is not on the home shard alone", what, rel.Name, name)
+	if name, perhaps, ok := a.leadsAway(rel.Reach); ok {
+		hint := "Name the table in the statement itself."
+		if perhaps {
+			hint = hintSchemas
+		}
+		reason := refuse(hint, "%s %s leads to table %s, which is not on the home shard alone", what, rel.Name, name)
+		if !perhaps {
+			return reason
+		}
+		a.watch(reason, r.position)
 	}
 	if rel.Opaque {
 		a.watch(refuse("Write the functions that it calls in a language whose body can be read (SQL, or PL/pgSQL without EXECUTE).",

@@ -122,8 +122,8 @@ func TestReach(t *testing.T) {
 		{"by_operator", "log,orders", false}, {"mutual_a", "log", false}, {"mutual_b", "log", false},
 	} {
 		f := s.Function("public", test.name, nil)[0]
-		if names(f.Touches) != test.touches || f.Opaque != test.opaque {
-			t.Errorf("%s touches %v, opaque %v", test.name, f.Touches, f.Opaque)
+		if names(f.Reaches) != test.touches || f.Opaque != test.opaque {
+			t.Errorf("%s touches %v, opaque %v", test.name, f.Reaches, f.Opaque)
 		}
 	}
 	if f := s.Function("pg_catalog", "query_to_xml", nil)[0]; !f.Opaque {
@@ -244,6 +244,46 @@ func TestTextSets(t *testing.T) {
 	} {
 		if got := s.TextSets(text); got != want {
 			t.Errorf("%s: got %v", text, got)
+		}
+	}
+}
+
+func TestQualifier(t *testing.T) {
+	for text, want := range map[string]string{
+		"t": "", "s.t": "s", "from S . t": "s", `"My s".t`: "My s", `"a""b".t`: "", `s."t`: "s", "1.t": "", ".t": "", "s\n.t": "", "s.\nt": "", "a.b.t": "b", "(t": "",
+	} {
+		if got := qualifier(text, len(text)-1); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestCertainty(t *testing.T) {
+	s := New(Data{
+		Schemas:   []Schema{{Name: "public"}, {Name: "other"}},
+		Relations: []*Relation{table(1, "public", "t"), table(2, "other", "t")},
+		Functions: []*Function{
+			function(10, "bare", "sql", "SELECT * FROM t"), function(11, "exact", "sql", "SELECT * FROM other.t"), function(12, "both", "sql", "SELECT * FROM t, other.t"),
+			{OID: 13, Schema: "public", Name: "own", Kind: 'f', Language: "sql", Source: "SELECT * FROM t", Path: []string{"public"}},
+			function(14, "calls", "sql", "SELECT bare(), own()"), function(15, "standard", "sql", "CREATE OR REPLACE FUNCTION f BEGIN ATOMIC SELECT * FROM t; END"),
+			function(16, "field", "plpgsql", "BEGIN NEW.t := 1; END"),
+		},
+	})
+	for name, want := range map[string]string{
+		"bare": "other.t public.t / other.t public.t / ", "exact": "other.t /  / ", "both": "other.t public.t / public.t / ", "own": "other.t public.t /  / other.t",
+		"calls": "other.t public.t / other.t / ", "standard": "other.t public.t /  / ", "field": "other.t public.t / other.t public.t / ",
+	} {
+		r := s.Function("public", name, nil)[0].Reach
+		var lists []string
+		for _, list := range [][]directory.TableName{r.Reaches, r.Perhaps, r.Unlikely} {
+			var all []string
+			for _, n := range list {
+				all = append(all, n.String())
+			}
+			lists = append(lists, strings.Join(all, " "))
+		}
+		if got := strings.Join(lists, " / "); got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
 	}
 }

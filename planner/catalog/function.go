@@ -1,7 +1,5 @@
 package catalog
 
-import "github.com/shardyard/shardyard/directory"
-
 // Volatility is pg_proc.provolatile.
 type Volatility byte
 
@@ -34,8 +32,11 @@ type Function struct {
 	// Arguments as pg_get_function_identity_arguments prints them; user functions only.
 	Arguments string
 
-	// Touches names the user relations that a call may reach: a superset. Filled by New.
-	Touches []directory.TableName
+	// Path is the search path that the function sets for itself (SET search_path), nil if it sets none, or one that is not read.
+	Path []string
+
+	// Reach is what a call may touch. Filled by New.
+	Reach
 	// Opaque: it may reach anything (dynamic SQL, a language that we do not read, a built-in that
 	// takes SQL or a table's name as a value). Filled by New.
 	Opaque bool

@@ -1,6 +1,9 @@
 package catalog
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // nameIndex finds the user relations and functions that a text may name.
 type nameIndex struct {
@@ -9,11 +12,14 @@ type nameIndex struct {
 	types     map[string][]*Type
 	operators map[string][]*Function // by operator name: what they call
 	quoted    []string               // the names among them that words does not find
+	schemas   map[string]*Schema
 }
 
 // mentions is what a text may name.
 type mentions struct {
 	relations []*Relation
+	// bare are those that are named without their schemas only: the search path says which of the same name are meant.
+	bare      map[*Relation]bool
 	functions []*Function
 	types     []*Type
 	reader    bool // a built-in that reads tables named by a value
@@ -24,7 +30,7 @@ type mentions struct {
 func (s *Snapshot) newNameIndex() *nameIndex {
 	x := &nameIndex{
 		relations: make(map[string][]*Relation), functions: make(map[string][]*Function),
-		types: make(map[string][]*Type), operators: make(map[string][]*Function),
+		types: make(map[string][]*Type), operators: make(map[string][]*Function), schemas: s.schemas,
 	}
 	for _, r := range s.users {
 		if x.relations[r.Name.Name] == nil && !plain(r.Name.Name) {
@@ -70,15 +76,15 @@ func (x *nameIndex) scan(text string) mentions {
 			return
 		}
 		seen[word] = true
-		m.relations = append(m.relations, x.relations[word]...)
 		m.functions = append(m.functions, x.functions[word]...)
 		m.types = append(m.types, x.types[word]...)
 		m.reader = m.reader || readers[word]
 		m.dynamic = m.dynamic || word == "execute" || word == `u&"`
 	}
-	words(text, func(word string, operator bool) {
+	wordsAt(text, func(word string, operator bool, start int) {
 		if !operator {
 			name(word)
+			x.mention(&m, word, text, start)
 			return
 		}
 		for symbol, functions := range x.operators {
@@ -90,7 +96,36 @@ func (x *nameIndex) scan(text string) mentions {
 	for _, quoted := range x.quoted {
 		if containsName(text, quoted) {
 			name(quoted)
+			for _, r := range x.relations[quoted] {
+				m.reaches(r, false)
+			}
 		}
 	}
 	return m
+}
+
+// mention notes the relations that a word at start may stand for.
+func (x *nameIndex) mention(m *mentions, word, text string, start int) {
+	list := x.relations[word]
+	if len(list) == 0 {
+		return
+	}
+	schema := qualifier(text, start)
+	exact := x.schemas[schema] != nil
+	for _, r := range list {
+		if !exact || r.Name.Schema == schema {
+			m.reaches(r, !exact)
+		}
+	}
+}
+
+func (m *mentions) reaches(r *Relation, bare bool) {
+	if !slices.Contains(m.relations, r) {
+		m.relations = append(m.relations, r)
+		if m.bare == nil {
+			m.bare = make(map[*Relation]bool)
+		}
+		m.bare[r] = bare
+	}
+	m.bare[r] = m.bare[r] && bare
 }

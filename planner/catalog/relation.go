@@ -81,10 +81,9 @@ type Relation struct {
 	// Publications that contain the table.
 	Publications []string
 
-	// Reaches is every user relation that a statement on this one may touch besides it: through
-	// triggers, rules, policies, CHECKs, defaults, foreign keys, inheritance and a view's query. An
-	// over-approximation; filled by New.
-	Reaches []directory.TableName
+	// Reach is every user relation that a statement on this one may touch besides it: through
+	// triggers, rules, policies, CHECKs, defaults, foreign keys, inheritance and a view's query. Filled by New.
+	Reach
 	// Opaque: something on that way runs code whose reach is unknown. Filled by New.
 	Opaque bool
 	// Sets: something on that way may change settings of the session. Filled by New.

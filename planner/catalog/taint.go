@@ -7,6 +7,15 @@ import (
 	"github.com/shardyard/shardyard/directory"
 )
 
+// Reach names the user relations that running something may touch besides itself.
+type Reach struct {
+	// Reaches are all of them: an over-approximation.
+	Reaches []directory.TableName
+	// Perhaps are those of them that all code on the way names without their schemas: the search path at that time says whether they
+	// are meant. Unlikely are those that would be meant only if code changed the search path that its function has.
+	Perhaps, Unlikely []directory.TableName
+}
+
 // reach is what running something may touch.
 type reach struct {
 	relations []directory.TableName
@@ -40,10 +49,20 @@ var sqlExtensions = map[string]bool{
 type node struct {
 	self   *directory.TableName // a relation's own name
 	edges  []int
-	reach  map[int]bool // nodes of the relations reached
+	bare   map[int]certainty // of edges to relations that are named without their schemas
+	reach  map[int]certainty // nodes of the relations reached
 	opaque bool
 	sets   bool // changes settings of the session
 }
+
+// certainty says how sure it is that a relation is reached: as sure as the best way to it.
+type certainty uint8
+
+const (
+	unlikely certainty = iota + 1 // named without its schema, in code that has a search path of its own, which does not lead there
+	perhaps                       // named without its schema: the search path says whether it is meant
+	sure
+)
 
 type graph struct {
 	names     *nameIndex
@@ -53,7 +72,7 @@ type graph struct {
 	ambient   int
 }
 
-// taint fills Touches, Reaches and Opaque: the least fixpoint of "mentions" over the texts of all user
+// taint fills Reaches, Reaches and Opaque: the least fixpoint of "mentions" over the texts of all user
 // functions, triggers, policies, checks, defaults and views.
 //
 // Invariant: an over-approximation. Whatever a call can reach by a name that stands in its text, in
@@ -65,15 +84,16 @@ func (s *Snapshot) taint() {
 	g.solve()
 	for _, r := range s.users {
 		i := g.byName[r.Name]
-		r.Reaches, r.Opaque = g.result(i, &r.Name)
+		r.Reach, r.Opaque = g.result(i, &r.Name)
 		r.Sets = g.nodes[i].sets
 	}
 	for id, i := range g.functionN {
 		f := s.functionsByID[id]
-		f.Touches, f.Opaque = g.result(i, nil)
+		f.Reach, f.Opaque = g.result(i, nil)
 		f.Sets = g.nodes[i].sets
 	}
-	s.ambient.relations, s.ambient.opaque = g.result(g.ambient, nil)
+	ambient, opaque := g.result(g.ambient, nil)
+	s.ambient.relations, s.ambient.opaque = ambient.Reaches, opaque
 	for _, overloads := range s.functions {
 		for _, f := range overloads {
 			if f.Builtin() && readers[f.Name] && !f.Opaque { // those that several snapshots share are not written
@@ -178,7 +198,7 @@ func (s *Snapshot) addFunctionEdges(g *graph) {
 		g.edge(i, g.ambient)
 		switch f.Language {
 		case "sql", "plpgsql":
-			g.mention(i, f.Source)
+			g.mention(i, f.Source, f.Path)
 		case "internal":
 			// The source is the name of the built-in.
 			if readers[f.Source] {
@@ -195,7 +215,7 @@ func (s *Snapshot) addFunctionEdges(g *graph) {
 		}
 		if f.Kind == 'a' || f.Kind == 'w' && f.Language == "internal" {
 			// An aggregate's own language is internal; Source lists its support functions.
-			g.mention(i, f.Source)
+			g.mention(i, f.Source, nil)
 		}
 	}
 }
@@ -211,32 +231,71 @@ func (g *graph) edge(from, to int) {
 	}
 }
 
+// named is an edge to a relation that a text names.
+func (g *graph) named(from, to int, how certainty) {
+	n := &g.nodes[from]
+	was, weak := n.bare[to]
+	switch {
+	case how == sure || slices.Contains(n.edges, to) && !weak:
+		delete(n.bare, to)
+	default:
+		if n.bare == nil {
+			n.bare = make(map[int]certainty)
+		}
+		n.bare[to] = max(how, was)
+	}
+	g.edge(from, to)
+}
+
 func (g *graph) edgeTo(from int, name directory.TableName) {
 	if to, ok := g.byName[name]; ok {
 		g.edge(from, to)
 	}
 }
 
-// mention adds edges to every relation, function and operator that the text names.
-func (g *graph) mention(from int, text string) { g.scan(from, text, true) }
+// mention adds edges to every relation, function and operator that the text of a function names. path is its own search path, if it has one.
+func (g *graph) mention(from int, text string, path []string) {
+	if strings.HasPrefix(text, "CREATE OR REPLACE ") { // printed, from SQL standard form: names were resolved when it was created
+		g.scan(from, text, true, surely)
+		return
+	}
+	g.scan(from, text, true, func(r *Relation) certainty {
+		switch {
+		case path == nil || slices.Contains(path, "$user"):
+			return perhaps
+		case slices.Contains(path, r.Name.Schema):
+			return sure
+		}
+		return unlikely
+	})
+}
+
+func surely(*Relation) certainty { return sure }
 
 // mentionFunctions is mention for a text whose relations are known exactly.
-func (g *graph) mentionFunctions(from int, text string) { g.scan(from, text, false) }
+func (g *graph) mentionFunctions(from int, text string) { g.scan(from, text, false, nil) }
 
 // mentionExpression is mention for an expression as Postgres prints it: a word in it is a relation only
 // if there is a subquery (else a column that is named like a table would taint).
-func (g *graph) mentionExpression(from int, text string) { g.scan(from, text, hasSubquery(text)) }
+func (g *graph) mentionExpression(from int, text string) {
+	g.scan(from, text, hasSubquery(text), surely)
+}
 
 func hasSubquery(expression string) bool { return strings.Contains(expression, "SELECT") }
 
-func (g *graph) scan(from int, text string, relations bool) {
+// scan adds what a text names. unqualified says how sure it is that a relation is meant which is named without its schema.
+func (g *graph) scan(from int, text string, relations bool, unqualified func(*Relation) certainty) {
 	if text == "" {
 		return
 	}
 	m := g.names.scan(text)
 	if relations {
 		for _, r := range m.relations {
-			g.edge(from, g.byName[r.Name])
+			how := sure
+			if m.bare[r] {
+				how = unqualified(r)
+			}
+			g.named(from, g.byName[r.Name], how)
 		}
 	}
 	for _, f := range m.functions {
@@ -253,9 +312,9 @@ func (g *graph) solve() {
 	callers := make([][]int, len(g.nodes))
 	var work []int
 	for i := range g.nodes {
-		g.nodes[i].reach = make(map[int]bool)
+		g.nodes[i].reach = make(map[int]certainty)
 		if g.nodes[i].self != nil {
-			g.nodes[i].reach[i] = true
+			g.nodes[i].reach[i] = sure
 		}
 		for _, to := range g.nodes[i].edges {
 			callers[to] = append(callers[to], i)
@@ -281,23 +340,36 @@ func (g *graph) merge(into, from int) bool {
 	if g.nodes[from].sets && !g.nodes[into].sets {
 		g.nodes[into].sets, changed = true, true
 	}
-	for relation := range g.nodes[from].reach {
-		if !g.nodes[into].reach[relation] {
-			g.nodes[into].reach[relation], changed = true, true
+	for relation, how := range g.nodes[from].reach {
+		if weak, ok := g.nodes[into].bare[from]; ok {
+			how = min(how, weak) // what a table leads to is no surer than the table
+		}
+		if how > g.nodes[into].reach[relation] {
+			g.nodes[into].reach[relation], changed = how, true
 		}
 	}
 	return changed
 }
 
-func (g *graph) result(i int, self *directory.TableName) ([]directory.TableName, bool) {
-	var names []directory.TableName
-	for relation := range g.nodes[i].reach {
-		if name := *g.nodes[relation].self; self == nil || name != *self {
-			names = append(names, name)
+// result is what a node reaches besides itself.
+func (g *graph) result(i int, self *directory.TableName) (r Reach, opaque bool) {
+	for relation, how := range g.nodes[i].reach {
+		name := *g.nodes[relation].self
+		if self != nil && name == *self {
+			continue
+		}
+		r.Reaches = append(r.Reaches, name)
+		switch how {
+		case perhaps:
+			r.Perhaps = append(r.Perhaps, name)
+		case unlikely:
+			r.Unlikely = append(r.Unlikely, name)
 		}
 	}
-	slices.SortFunc(names, compareNames)
-	return names, g.nodes[i].opaque
+	for _, list := range [][]directory.TableName{r.Reaches, r.Perhaps, r.Unlikely} {
+		slices.SortFunc(list, compareNames)
+	}
+	return r, g.nodes[i].opaque
 }
 
 // TextReach is what running an SQL text may touch: every relation and function that it names, as for a
@@ -317,7 +389,7 @@ func (s *Snapshot) reachOf(text string, relations bool) ([]directory.TableName, 
 	opaque := s.ambient.opaque || m.reader || m.dynamic && relations
 	found := slices.Clone(s.ambient.relations)
 	for _, f := range m.functions {
-		found = append(found, f.Touches...)
+		found = append(found, f.Reaches...)
 		opaque = opaque || f.Opaque
 	}
 	if relations {

@@ -10,6 +10,11 @@ const maxIdentifier = 63
 // over-cautious. A Unicode identifier (U&"…"), whose name is escaped, is reported as the word u&".
 // Names that are not plain (see plain) are not found this way.
 func words(text string, visit func(word string, operator bool)) {
+	wordsAt(text, func(word string, operator bool, _ int) { visit(word, operator) })
+}
+
+// wordsAt is words that tells where each begins.
+func wordsAt(text string, visit func(word string, operator bool, start int)) {
 	for i := 0; i < len(text); {
 		c := text[i]
 		start := i
@@ -22,16 +27,41 @@ func words(text string, visit func(word string, operator bool)) {
 			if word == "u" && strings.HasPrefix(text[i:], `&"`) {
 				word = `u&"`
 			}
-			visit(cut(word), false)
+			visit(cut(word), false, start)
 		case strings.IndexByte(operatorCharacters, c) >= 0:
 			for i < len(text) && strings.IndexByte(operatorCharacters, text[i]) >= 0 {
 				i++
 			}
-			visit(text[start:i], true)
+			visit(text[start:i], true, start)
 		default:
 			i++
 		}
 	}
+}
+
+// qualifier is the name that stands before the word at start, with a dot between, as in schema.table; "" if there is none, or one that
+// is not read: more than blanks of the same line stand between, or it is quoted and holds a quote.
+func qualifier(text string, start int) string {
+	before, ok := strings.CutSuffix(strings.TrimRight(strings.TrimSuffix(text[:start], `"`), " \t"), ".")
+	if !ok {
+		return ""
+	}
+	before = strings.TrimRight(before, " \t")
+	if inner, quoted := strings.CutSuffix(before, `"`); quoted {
+		open := strings.LastIndexByte(inner, '"')
+		if open < 0 || open > 0 && inner[open-1] == '"' {
+			return ""
+		}
+		return inner[open+1:]
+	}
+	i := len(before)
+	for i > 0 && isWordPart(before[i-1]) {
+		i--
+	}
+	if i == len(before) || !isWordStart(before[i]) {
+		return ""
+	}
+	return cut(fold(before[i:]))
 }
 
 const operatorCharacters = "~!@#^&|`?+-*/%<>="

@@ -118,7 +118,7 @@ func TestLoad(t *testing.T) {
 	}
 	for _, name := range []string{"f", "std"} {
 		f := s.Function("", name, []string{"public"})
-		if len(f) != 1 || len(f[0].Touches) == 0 || f[0].Opaque {
+		if len(f) != 1 || len(f[0].Reaches) == 0 || f[0].Opaque {
 			t.Errorf("%s is %+v", name, f)
 		}
 	}

@@ -14,12 +14,16 @@ import (
 func (r *reader) function(row pgx.CollectableRow) error {
 	f := &catalog.Function{}
 	var kind, volatility string
+	var path *string
 	err := row.Scan(&f.OID, &f.Schema, &f.Name, &kind, &f.Language, &volatility, &f.Strict, &f.ReturnsSet, &f.SecurityDefiner,
-		&f.ArgTypes, &f.Variadic, &f.Defaults, &f.ReturnType, &f.Extension, &f.Source, &f.Arguments)
+		&f.ArgTypes, &f.Variadic, &f.Defaults, &f.ReturnType, &f.Extension, &f.Source, &f.Arguments, &path)
 	if err != nil {
 		return fmt.Errorf("read function: %w", err)
 	}
 	f.Kind, f.Volatility = kind[0], catalog.Volatility(volatility[0])
+	if path != nil && !strings.Contains(*path, `"`) {
+		f.Path = strings.Split(strings.ReplaceAll(*path, " ", ""), ",")
+	}
 	r.data.Functions = append(r.data.Functions, f)
 	return nil
 }

@@ -204,7 +204,8 @@ SELECT p.oid, n.nspname::text, p.proname::text, p.prokind::text, l.lanname::text
             ELSE CASE WHEN l.lanname = 'sql' AND p.prosrc = '' THEN pg_catalog.pg_get_functiondef(p.oid) ELSE p.prosrc END
                  || CASE WHEN p.pronargdefaults > 0 THEN E'\n' || pg_catalog.pg_get_function_arguments(p.oid) ELSE '' END
        END, ''),
-       CASE WHEN sys.builtin THEN '' ELSE coalesce(pg_catalog.pg_get_function_identity_arguments(p.oid), '') END
+       CASE WHEN sys.builtin THEN '' ELSE coalesce(pg_catalog.pg_get_function_identity_arguments(p.oid), '') END,
+       (SELECT pg_catalog.substr(c, 13) FROM pg_catalog.unnest(p.proconfig) c WHERE pg_catalog.starts_with(c, 'search_path='))
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 JOIN pg_catalog.pg_language l ON l.oid = p.prolang

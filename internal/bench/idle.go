@@ -41,8 +41,8 @@ func measureIdle(ctx context.Context, b *singleBed, o options) ([]result, error)
 		start func() (target, error)
 	}{
 		{targetPooler, func() (target, error) { return b.startPooler(ctx, "transaction", b.shardPort(0), "postgres") }},
-		{targetRouter, func() (target, error) { return b.startRouter(ctx, targetRouter) }},
-		{targetGoroutines, func() (target, error) { return b.startRouter(ctx, targetGoroutines) }},
+		{targetRouter, func() (target, error) { return b.startRouter(ctx, targetRouter, poolSize) }},
+		{targetGoroutines, func() (target, error) { return b.startRouter(ctx, targetGoroutines, poolSize) }},
 	}
 	if !o.long {
 		starts = starts[:2]

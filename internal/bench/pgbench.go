@@ -36,6 +36,13 @@ func (w workload) String() string {
 	return name
 }
 
+// wide reports whether each client needs a server connection to itself: for prepared statements this version of the pooler cannot carry them
+// over transactions; and pgbench, before a client's first transaction, waits for the answer to its PREPAREs
+// while its other clients are in transactions, for ever if those have all the server connections there are.
+func (w workload) wide(t target) bool {
+	return t.widePort != 0 && w.mode == "prepared" && (t.name == targetPooler || w.builtin != "select-only" && w.clients > poolSize)
+}
+
 // selects are the workloads of pgbench -S, the longer form all of them.
 func selects(o options) []workload { return matrix(o, "select-only") }
 
@@ -124,8 +131,8 @@ const smokeTransactions = 5
 // measure runs pgbench once. Of a single client the latencies of all transactions are looked at, too. Of several, what their logins
 // take of the processor is not counted: pgbench first runs one transaction of each, which is subtracted.
 func (b *singleBed) measure(ctx context.Context, t target, w workload, length time.Duration) (measurement, error) {
-	if w.mode == "prepared" && t.sessionPort != 0 {
-		t.port, t.pid = t.sessionPort, t.sessionPid
+	if w.wide(t) {
+		t.port, t.pid = t.widePort, t.widePid
 	}
 	ctx, cancel := context.WithTimeout(ctx, length+runTimeout)
 	defer cancel()

@@ -20,6 +20,9 @@ func reportPgbench(page *strings.Builder, results []result) {
 		if s.section != sectionReconnect {
 			page.WriteString("PgBouncer pools by transaction, but by session, with a server connection for each client, for prepared statements, which this version cannot carry over transactions.\n")
 		}
+		if s.section == sectionTPCB {
+			page.WriteString("*prepared, 200 clients* has a server connection for each client through Shardyard, too: pgbench waits for one client's PREPAREs while its other clients hold transactions open, so that it would stand still with fewer.\n")
+		}
 		page.WriteString("\n| workload | direct, tps | PgBouncer, tps | Shardyard, tps | PgBouncer / direct | Shardyard / direct | Shardyard / PgBouncer | CPU PgBouncer, µs | CPU Shardyard, µs | CPU ratio |\n" +
 			"|---|---|---|---|---|---|---|---|---|---|\n")
 		for _, w := range workloadsOf(results, s.section) {

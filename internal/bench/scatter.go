@@ -43,7 +43,7 @@ func measureScatter(ctx context.Context, b *shardedBed, o options) ([]result, er
 		{target{name: targetDirect, port: b.shardPort(0)}, plainDatabase}, {pooler, plainDatabase}, {b.router, "postgres"},
 	}
 	if o.long {
-		router, err := b.startRouter(ctx, targetGoroutines)
+		router, err := b.startRouter(ctx, targetGoroutines, poolSize)
 		if err != nil {
 			return nil, err
 		}

@@ -34,7 +34,7 @@ func newShardedBed(ctx context.Context, o options, log *slog.Logger) (*shardedBe
 	if err := bed.register(ctx); err != nil {
 		return nil, bed.failed(err)
 	}
-	if bed.router, err = bed.startRouter(ctx, targetRouter); err != nil {
+	if bed.router, err = bed.startRouter(ctx, targetRouter, poolSize); err != nil {
 		return nil, bed.failed(err)
 	}
 	for shard := range shardCount {

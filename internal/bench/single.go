@@ -53,11 +53,11 @@ func (b *singleBed) start(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	session, err := b.startPooler(ctx, "session", port, "postgres")
+	wide, err := b.startPooler(ctx, "session", port, "postgres")
 	if err != nil {
 		return err
 	}
-	pooler.sessionPort, pooler.sessionPid = session.port, session.pid
+	pooler.widePort, pooler.widePid = wide.port, wide.pid
 	b.targets = append(b.targets, pooler)
 	if err := b.register(ctx); err != nil {
 		return err
@@ -67,10 +67,14 @@ func (b *singleBed) start(ctx context.Context, o options) error {
 		names = append(names, targetGoroutines)
 	}
 	for _, name := range names {
-		router, err := b.startRouter(ctx, name)
+		router, err := b.startRouter(ctx, name, poolSize)
 		if err != nil {
 			return err
 		}
+		if wide, err = b.startRouter(ctx, name, widePool); err != nil {
+			return err
+		}
+		router.widePort, router.widePid = wide.port, wide.pid
 		b.targets = append(b.targets, router)
 	}
 	return b.fill(ctx, o.scale)

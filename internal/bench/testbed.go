@@ -30,9 +30,8 @@ type target struct {
 	name string
 	port int
 	pid  int // of the process whose CPU time counts; 0 for none
-	// sessionPort is used for prepared statements where the pooler cannot carry them
-	// over transactions; 0 means port.
-	sessionPort, sessionPid int
+	// widePort and widePid are those of a process like it that has a server connection for each client. Those of 0 are not there.
+	widePort, widePid int
 }
 
 // testbed is shards, and poolers and routers in processes of their own.
@@ -59,7 +58,7 @@ func newTestbed(ctx context.Context, config devcluster.Config, program string) (
 	}
 	config.Settings = map[string]string{
 		"ssl": "on", "ssl_cert_file": bed.cert.file, "ssl_key_file": bed.cert.key,
-		"max_connections": "600", // 200 clients directly, and the pools
+		"max_connections": "900", // 200 clients directly, and the pools
 		"shared_buffers":  "128MB",
 	}
 	if bed.cluster, err = devcluster.Start(ctx, config); err != nil {
@@ -87,7 +86,7 @@ func (b *testbed) startPooler(ctx context.Context, mode string, serverPort int, 
 	}
 	size := poolSize
 	if mode == "session" {
-		size = 250
+		size = widePool
 	}
 	config := fmt.Sprintf(`[databases]
 %[1]s = host=127.0.0.1 port=%[2]d dbname=%[1]s user=postgres
@@ -98,6 +97,7 @@ unix_socket_dir =
 auth_type = any
 pool_mode = %[4]s
 default_pool_size = %[5]d
+server_idle_timeout = %[9]d
 max_client_conn = %[6]d
 client_tls_sslmode = allow
 client_tls_cert_file = %[7]s
@@ -106,7 +106,7 @@ server_tls_sslmode = disable
 ignore_startup_parameters = extra_float_digits
 log_connections = 0
 log_disconnections = 0
-`, database, serverPort, port, mode, size, maxClients, b.cert.file, b.cert.key)
+`, database, serverPort, port, mode, size, maxClients, b.cert.file, b.cert.key, int(poolIdle.Seconds()))
 	file := filepath.Join(b.dir, fmt.Sprintf("pgbouncer-%d.ini", port))
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		return target{}, fmt.Errorf("write the pooler's configuration: %w", err)
@@ -125,10 +125,14 @@ const (
 	// poolSize is Shardyard's default, and the pooler's here.
 	poolSize   = 20
 	maxClients = 50_000
+	// widePool is more than there are busy clients.
+	widePool = 250
+	// poolIdle is after what time server connections that are not used any more do not trouble the others' runs.
+	poolIdle = 20 * time.Second
 )
 
 // startRouter runs `shardyard serve` in front of the registered shards.
-func (b *testbed) startRouter(ctx context.Context, name string) (target, error) {
+func (b *testbed) startRouter(ctx context.Context, name string, pool int) (target, error) {
 	port, err := freePort()
 	if err != nil {
 		return target{}, err
@@ -136,9 +140,9 @@ func (b *testbed) startRouter(ctx context.Context, name string) (target, error) 
 	loop := name != targetGoroutines && runtime.GOOS == "linux"
 	cmd := exec.Command(b.program, "serve", "--name", fmt.Sprintf("bench-%d", port), "--listen", fmt.Sprintf("127.0.0.1:%d", port),
 		"--etcd-endpoints", b.endpoints(), "--auth-method", "trust", "--log-level", "warn",
-		"--max-clients", fmt.Sprint(maxClients), "--pool-size", fmt.Sprint(poolSize), fmt.Sprintf("--event-loop=%v", loop),
+		"--max-clients", fmt.Sprint(maxClients), "--pool-size", fmt.Sprint(pool), fmt.Sprintf("--event-loop=%v", loop),
 		"--tls-cert", b.cert.file, "--tls-key", b.cert.key, "--tls-mode", "allow")
-	cmd.Env = append(os.Environ(), "SHARDYARD_SERVER_TLS_MODE=disable")
+	cmd.Env = append(os.Environ(), "SHARDYARD_SERVER_TLS_MODE=disable", "SHARDYARD_POOL_IDLE_TIMEOUT="+poolIdle.String())
 	if err := b.launch(ctx, cmd, port); err != nil {
 		return target{}, fmt.Errorf("start shardyard: %w", err)
 	}

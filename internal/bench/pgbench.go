@@ -134,7 +134,7 @@ func (b *singleBed) measure(ctx context.Context, t target, w workload, length ti
 	if w.wide(t) {
 		t.port, t.pid = t.widePort, t.widePid
 	}
-	ctx, cancel := context.WithTimeout(ctx, length+runTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 3*length+runTimeout)
 	defer cancel()
 	seconds := int((length + time.Second - 1) / time.Second)
 	if w.tls && w.clients > 100 {
@@ -155,8 +155,15 @@ func (b *singleBed) measure(ctx context.Context, t target, w workload, length ti
 	if w.clients == 1 {
 		bound = append(bound, "-l", "--log-prefix", log)
 	}
-	if whole, err = b.run(ctx, t, w, bound...); err != nil {
-		return measurement{}, err
+	for attempt := 1; ; attempt++ {
+		whole, err = b.run(ctx, t, w, bound...)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errNothingDone) || attempt == 3 {
+			return measurement{}, err
+		}
+		// The time was over before all clients had logged in: somebody else is at work on the machine.
 	}
 	m := measurement{TPS: whole.tps, CPUMicros: micros(max(whole.cpu-logins.cpu, 0)) / max(whole.transactions-logins.transactions, 1)}
 	if w.clients == 1 {
@@ -192,9 +199,15 @@ func (b *singleBed) run(ctx context.Context, t target, w workload, args ...strin
 	return r, r.read(out)
 }
 
+// errNothingDone: pgbench has run no transaction.
+var errNothingDone = errors.New("pgbench has done nothing")
+
 // read reads what pgbench says in the end.
 func (r *pgbenchRun) read(out []byte) (err error) {
 	tps, count := tpsLine.FindSubmatch(out), countLine.FindSubmatch(out)
+	if count != nil && string(count[1]) == "0" {
+		return errNothingDone
+	}
 	if tps == nil || count == nil {
 		return fmt.Errorf("read pgbench's answer:\n%s", out)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -110,5 +111,21 @@ func TestLatenciesOfPgbench(t *testing.T) {
 		if _, err := readLatencies(strings.NewReader(broken)); err == nil {
 			t.Errorf("%q is read", broken)
 		}
+	}
+}
+
+func TestAnswerOfPgbench(t *testing.T) {
+	var r pgbenchRun
+	if err := r.read([]byte("number of transactions actually processed: 1200\ntps = 400.5 (without initial connection time)\n")); err != nil || r.tps != 400.5 || r.transactions != 1200 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := r.read([]byte("number of transactions actually processed: 10/10\ntps = 99.9 (including reconnection times)\n")); err != nil || r.tps != 99.9 || r.transactions != 10 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := r.read([]byte("number of transactions actually processed: 0\n")); !errors.Is(err, errNothingDone) {
+		t.Errorf("nothing done: %v", err)
+	}
+	if err := r.read([]byte("pgbench: error\n")); err == nil {
+		t.Error("an error is read as an answer")
 	}
 }

@@ -54,6 +54,7 @@ func writeReport(ctx context.Context, o options, results []result) error {
 	var page strings.Builder
 	fmt.Fprintf(&page, reportHead, runtime.GOOS+"/"+runtime.GOARCH, runtime.NumCPU(), processorName(), kernel(),
 		binaries.Version, firstLine(ctx, "pgbouncer", "--version"), runtime.Version())
+	reportAims(&page, all)
 	reportPgbench(&page, all)
 	reportIdle(&page, all)
 	reportScatter(&page, all)

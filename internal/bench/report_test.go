@@ -129,3 +129,35 @@ func TestAnswerOfPgbench(t *testing.T) {
 		t.Error("an error is read as an answer")
 	}
 }
+
+// An aim is met or missed by the median; what was not measured is not spoken of.
+func TestAims(t *testing.T) {
+	var results []result
+	add := func(section, workload, target string, m measurement) {
+		results = append(results, result{Section: section, Workload: workload, Target: target, Round: 1, measurement: m})
+	}
+	add(sectionSelect, "simple, 16 clients", targetPooler, measurement{TPS: 100, CPUMicros: 10})
+	add(sectionSelect, "simple, 16 clients", targetRouter, measurement{TPS: 110, CPUMicros: 13})
+	add(sectionSelect, "simple, 1 client", targetDirect, measurement{LatencyMicros: 50, P99Micros: 100})
+	add(sectionSelect, "simple, 1 client", targetPooler, measurement{LatencyMicros: 60, P99Micros: 120})
+	add(sectionSelect, "simple, 1 client", targetRouter, measurement{LatencyMicros: 62, P99Micros: 130})
+	add(sectionIdle, idleAlone, targetRouter, measurement{TPS: 100})
+	add(sectionIdle, idleBeside(10), targetRouter, measurement{TPS: 96, IdleBytes: 7168})
+	var page strings.Builder
+	reportAims(&page, results)
+	for _, want := range []string{
+		"| select: throughput / PgBouncer's | simple, 16 clients | at least 1 | 1.10 | met |",
+		"| select: CPU of a statement / PgBouncer's | simple, 16 clients | at most 1.25 | 1.30 | **missed** |",
+		"| added latency of a single client, p50 / PgBouncer's | simple, 1 client | at most 1.3 | 1.20 | met |",
+		"| added latency of a single client, p99 / PgBouncer's | simple, 1 client | at most 1.3 | 1.50 | **missed** |",
+		"| memory of an idle client, KB | beside 10 idle clients | at most 8 | 7.00 | met |",
+		"| throughput beside idle clients / alone | beside 10 idle clients | at least 0.95 | 0.96 | met |",
+	} {
+		if !strings.Contains(page.String(), want) {
+			t.Errorf("the page has no line %s:\n%s", want, page.String())
+		}
+	}
+	if strings.Contains(page.String(), "TPC-B") || strings.Contains(page.String(), "200 clients") {
+		t.Errorf("the page speaks of what was not measured:\n%s", page.String())
+	}
+}

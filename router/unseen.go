@@ -39,7 +39,7 @@ func (c *Session) expectUnseen(plan *planner.Plan, text string, params [][]byte)
 		return
 	}
 	u.expected = true
-	u.ends = u.ends || plan.Tag == "CALL" || plan.Tag == "DO"
+	u.ends = u.ends || plan.Tag == "CALL" || plan.Tag == "DO" && strings.Contains(strings.ToLower(text), "commit")
 	c.unseenNames(catalog.SettingNames(text))
 	for _, p := range params {
 		if name := string(p[:min(len(p), maxSettingName)]); strings.Contains(name, ".") && isPlainCustom(name) {
@@ -135,11 +135,10 @@ func (c *Session) readUnseen(ctx context.Context, ended bool) error {
 	if len(links) == 0 || err != nil {
 		return err
 	}
-	names, err := c.settingNames(ctx, links[0])
+	names, err := c.settingNames(ctx, links[0], ended)
 	if err != nil {
 		return err
 	}
-	changed := false
 	for _, l := range links {
 		before := l.Settings()
 		have, superuser, err := c.x.ReadSettings(ctx, l, names, ended)
@@ -147,25 +146,21 @@ func (c *Session) readUnseen(ctx context.Context, ended bool) error {
 			return err
 		}
 		if c.noteFound(before, have, ended) {
-			changed = true
 			c.settingsChanged()
 			c.vars.noteSuperuser(superuser)
 		}
-	}
-	if changed {
-		return c.learnReal(ctx, c.vars.customNames()...)
 	}
 	return nil
 }
 
 // settingNames are the custom settings to ask for.
-func (c *Session) settingNames(ctx context.Context, l *link) ([]string, error) {
+func (c *Session) settingNames(ctx context.Context, l *link, ended bool) ([]string, error) {
 	c.unseenNames(c.vars.customNames())
 	if known := c.vars.env.Catalog; known != nil {
 		c.unseenNames(known.SettingNames())
 	}
 	if !c.view.sharded() && c.catalogBehind() {
-		rows, err := c.x.Ask(ctx, l, newCodeQuery)
+		rows, _, err := c.x.AskUnread(ctx, l, newCodeQuery, ended)
 		if err != nil {
 			return nil, err
 		}
@@ -226,6 +221,12 @@ func (c *Session) noteFound(before, have *backend.Settings, ended bool) (changed
 			if _, known := c.vars.persistent.Get(name); !known {
 				continue
 			}
+		}
+		if isCustom(name) { // Postgres lists it, so it is an extension's
+			if c.vars.real == nil {
+				c.vars.real = make(map[string]bool)
+			}
+			c.vars.real[name] = true
 		}
 		note(name, "", false)
 	}

@@ -3,6 +3,7 @@ package router_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -106,4 +107,24 @@ func plainSession(t *testing.T) *pgx.Conn {
 	}
 	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
 	return conn
+}
+
+// A statement_timeout that is shorter than the question for the settings does not keep the router from asking.
+func TestSettingsOfFunctionsWithShortTimeout(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 1)
+	conn := b.connect(0)
+	mustSimple(t, conn, unseenCode)
+	mustSimple(t, conn, "SET statement_timeout = '1ms'")
+	for i := range 20 {
+		value := fmt.Sprint(i)
+		if _, err := simple(t, conn, "SELECT tenant('"+value+"')"); code(err) == "57014" && !conn.IsClosed() {
+			continue // the statement itself took longer
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		mustSimple(t, conn, "BEGIN; SET LOCAL statement_timeout = 0")
+		expect(t, conn, "SELECT current_setting('app.tenant'); COMMIT", value+"\nSELECT 1\nCOMMIT")
+	}
+	expect(t, conn, "SET statement_timeout = '0'; SHOW statement_timeout", "SET\n0\nSHOW")
 }

@@ -56,9 +56,6 @@ WHERE NOT EXISTS (SELECT FROM s WHERE s.name OPERATOR(pg_catalog.=) u.n)`
 // ReadSettings asks a link of Unread what it has set, and notes it as the link's settings. names are those that pg_settings does not
 // have, which are asked for. superuser says whether the role that counts is one. ended: the transaction has ended, and nothing cancels the question.
 func (x *Executor) ReadSettings(ctx context.Context, l *Link, names []string, ended bool) (have *backend.Settings, superuser string, err error) {
-	if ended {
-		defer x.uncancellable()()
-	}
 	asked := []string{"'role'", "'session_authorization'", Quote(superuserSetting)}
 	for name := range l.conn.Settings().All {
 		asked = append(asked, Quote(name))
@@ -67,13 +64,7 @@ func (x *Executor) ReadSettings(ctx context.Context, l *Link, names []string, en
 		asked = append(asked, Quote(name))
 	}
 	sql := strings.Replace(settingsQuery, "$names", strings.Join(asked, ", "), 1)
-	rows, err := x.Ask(ctx, l, sql)
-	for range 3 {
-		if !ended || err == nil || l.conn.Broken() || pgerr.Of(err).Code != pgerr.QueryCanceled { // statement_timeout
-			break
-		}
-		rows, err = x.Ask(ctx, l, sql)
-	}
+	rows, timeout, err := x.AskUnread(ctx, l, sql, ended)
 	if err != nil {
 		return nil, "", err
 	}
@@ -83,6 +74,9 @@ func (x *Executor) ReadSettings(ctx context.Context, l *Link, names []string, en
 			values[*row[0]] = *row[1]
 		}
 	}
+	if timeout != "" {
+		values[timeoutSetting] = timeout
+	}
 	superuser = values[superuserSetting]
 	x.dropDefaults(l, values)
 	have = backend.NewSettings(values)
@@ -91,6 +85,56 @@ func (x *Executor) ReadSettings(ctx context.Context, l *Link, names []string, en
 	}
 	l.SetSettings(have.Without("application_name"))
 	return have, superuser, nil
+}
+
+// AskUnread asks a link of Unread. ended: the transaction has ended, and nothing may cancel the question; it returns the statement_timeout
+// of the connection, if that has tried.
+func (x *Executor) AskUnread(ctx context.Context, l *Link, sql string, ended bool) (rows [][]*string, timeout string, err error) {
+	if !ended {
+		rows, err = x.Ask(ctx, l, sql)
+		return rows, "", err
+	}
+	defer x.uncancellable()()
+	if rows, err = x.Ask(ctx, l, sql); l.timedOut(err) {
+		return x.askUnhurried(ctx, l, sql)
+	}
+	return rows, "", err
+}
+
+// timedOut reports whether a question was cancelled: the session has a short statement_timeout.
+func (l *Link) timedOut(err error) bool {
+	return err != nil && !l.conn.Broken() && pgerr.Of(err).Code == pgerr.QueryCanceled
+}
+
+const timeoutSetting = "statement_timeout"
+
+// unhurriedTries bounds the attempts to set the timeout, for which it counts too.
+const unhurriedTries = 50
+
+// askUnhurried asks a link, outside of a transaction, without a statement_timeout, which it returns.
+func (x *Executor) askUnhurried(ctx context.Context, l *Link, sql string) (rows [][]*string, timeout string, err error) {
+	ask := func(sql string) (rows [][]*string, err error) {
+		for range unhurriedTries {
+			if rows, err = x.Ask(ctx, l, sql); !l.timedOut(err) {
+				break
+			}
+		}
+		return rows, err
+	}
+	shown, err := ask("SHOW " + timeoutSetting)
+	if err != nil {
+		return nil, "", err
+	}
+	if _, err := ask("SET " + timeoutSetting + " = 0"); err != nil {
+		return nil, "", err
+	}
+	rows, err = ask(sql)
+	if err != nil {
+		return nil, "", err
+	}
+	timeout = *shown[0][0]
+	_, err = ask("SELECT pg_catalog.set_config('" + timeoutSetting + "', " + Quote(timeout) + ", false)")
+	return rows, timeout, err
 }
 
 // dropDefaults takes out of what a link has set what it has without that, and what is the router's.

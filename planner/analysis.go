@@ -77,6 +77,7 @@ type analysis struct {
 	// combines: the statement may be combined; pieces: it is to be. conjuncts are its conditions, for that.
 	combines  bool
 	pieces    bool
+	top       *context // of the outermost query
 	conjuncts []conjunct
 	// mentions are the places where the rows of such queries are read, as if each were a table.
 	mentions  []*reference

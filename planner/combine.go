@@ -66,12 +66,12 @@ func (a *analysis) mayCombine(sel *selectStmt, plan *Plan) {
 	if !a.combines || plan.Refusal == nil || plan.Route.Kind != RouteFilters || plan.Watched {
 		return
 	}
-	plan.Combinable = true
+	plan.Combinable, plan.texts = true, a.texts
 	if !a.pieces {
 		return
 	}
 	if data, refusal := a.combine(sel); refusal == nil {
-		plan.Kind, plan.Combine, plan.Refusal, plan.texts = Combine, data, nil, a.texts
+		plan.Kind, plan.Combine, plan.Refusal = Combine, data, nil
 	}
 }
 
@@ -86,6 +86,10 @@ func (a *analysis) combine(sel *selectStmt) (*CombineData, *Error) {
 	}
 	c.data.Clock = a.clockParameters()
 	c.mention(sel)
+	if data := c.partially(sel); data != nil {
+		a.valuesUsed = true
+		return data, nil
+	}
 	for i, r := range a.references {
 		if c.tables[int32(r.position)] != "" {
 			continue // read twice by the analysis, not by the query
@@ -95,7 +99,7 @@ func (a *analysis) combine(sel *selectStmt) (*CombineData, *Error) {
 		}
 	}
 	sql, err := rewrite(sel, func(edited message) error {
-		c.replace(edited)
+		replaceTables(edited, c.tables)
 		if c.data.Clock == nil {
 			return nil
 		}
@@ -217,15 +221,21 @@ func (c *combining) piece(r *reference, i int) *Error {
 	}
 	table := "shardyard_" + itoa(i+1)
 	c.tables[int32(r.position)] = table
-	p := Piece{Source: plan, Text: text, Table: table, Create: c.createTable(table, r.relation, columns)}
+	c.data.Pieces = append(c.data.Pieces, Piece{
+		Source: plan, Text: text, Table: table, Create: c.createTable(table, r.relation, columns), Uses: parametersOf(sel),
+	})
+	return nil
+}
+
+// parametersOf are the numbers of the parameters in a query.
+func parametersOf(sel *selectStmt) (list []int) {
 	walk(sel, func(m message) bool {
-		if ref, ok := m.(*paramRef); ok && !slices.Contains(p.Uses, int(ref.Number)) {
-			p.Uses = append(p.Uses, int(ref.Number))
+		if ref, ok := m.(*paramRef); ok && !slices.Contains(list, int(ref.Number)) {
+			list = append(list, int(ref.Number))
 		}
 		return true
 	})
-	c.data.Pieces = append(c.data.Pieces, p)
-	return nil
+	return list
 }
 
 // wholeRow reports whether a table's name stands alone somewhere, so that it may mean a row.
@@ -277,12 +287,12 @@ func primaryKey(r *catalog.Relation) []string {
 	return nil
 }
 
-// replace puts the temporary tables in place of the pieces, under the names that the query has for them.
-func (c *combining) replace(m message) {
+// replaceTables puts the temporary tables in place of the pieces, under the names that the query has for them.
+func replaceTables(m message, tables map[int32]string) {
 	walk(m, func(inner message) bool {
 		switch inner := inner.(type) {
 		case *rangeVar:
-			table := c.tables[inner.Location]
+			table := tables[inner.Location]
 			if table == "" {
 				return true
 			}

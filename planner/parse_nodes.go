@@ -180,3 +180,39 @@ func tableSelect(r *reference, columns []*catalog.Column, conditions []*node) *s
 	}
 	return sel
 }
+
+func cloneSelect(sel *selectStmt) *selectStmt { return proto.Clone(sel).(*selectStmt) }
+
+// sameNode reports whether two expressions are written alike.
+func sameNode(a, b *node) bool {
+	left, right := proto.Clone(a), proto.Clone(b)
+	forgetLocations(left)
+	forgetLocations(right)
+	return proto.Equal(left, right)
+}
+
+// callNode calls a function of Postgres.
+func callNode(function string, args ...*node) *node {
+	return &pg.Node{Node: &pg.Node_FuncCall{FuncCall: &pg.FuncCall{
+		Funcname: []*node{stringNode("pg_catalog"), stringNode(function)}, Args: args, Funcformat: pg.CoercionForm_COERCE_EXPLICIT_CALL,
+	}}}
+}
+
+// callOf is the call of another aggregate of Postgres with the same arguments and filter.
+func callOf(f *funcCall, function string) *node {
+	call := proto.Clone(f).(*funcCall)
+	call.Funcname = []*node{stringNode("pg_catalog"), stringNode(function)}
+	return &pg.Node{Node: &pg.Node_FuncCall{FuncCall: call}}
+}
+
+func quotientNode(left, right *node) *node {
+	return &pg.Node{Node: &pg.Node_AExpr{AExpr: &pg.A_Expr{Kind: opPlain, Name: []*node{stringNode("/")}, Lexpr: left, Rexpr: right}}}
+}
+
+func trueNode() *node {
+	return &pg.Node{Node: &pg.Node_AConst{AConst: &pg.A_Const{Val: &pg.A_Const_Boolval{Boolval: &pg.Boolean{Boolval: true}}}}}
+}
+
+func tempTableNode(name string) *node {
+	return &pg.Node{Node: &pg.Node_RangeVar{RangeVar: &pg.RangeVar{Schemaname: "pg_temp", Relname: name, Inh: true, Relpersistence: "p"}}}
+}

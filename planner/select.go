@@ -8,6 +8,7 @@ func (a *analysis) planSelect(sel *selectStmt) (*Plan, *Error) {
 		return a.planSelectInto(sel)
 	}
 	top := &context{}
+	a.top = top
 	a.selectInto(sel, nil, top)
 	a.finishAll()
 	plan, err := a.plan("SELECT")

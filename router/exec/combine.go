@@ -109,7 +109,7 @@ func (c *Combination) start(ctx context.Context) error {
 	if err := c.closePieces(ctx, pieces); err != nil {
 		return err
 	}
-	return c.side.bind(ctx, &c.r)
+	return c.side.bind(&c.r)
 }
 
 // load brings the pieces to their tables. After an error no piece is being read.
@@ -343,14 +343,55 @@ func (s *Scatter) each(take func(row []byte) error) error {
 }
 
 // bind binds the rest.
-func (s *sideLink) bind(ctx context.Context, r *CombineRequest) error {
+func (s *sideLink) bind(r *CombineRequest) error {
 	s.out = wire.AppendParse(s.out[:0], "", r.Data.SQL, r.Types)
 	s.out = wire.AppendBind(s.out, restPortal, "", r.Bind.Formats, r.Bind.Params, r.Bind.ResultFormats)
-	s.out = wire.AppendSync(s.out)
+	s.out = wire.AppendSync(wire.AppendDescribe(s.out, wire.ObjectPortal, restPortal))
 	if err := s.conn.Write(s.out); err != nil {
 		return err
 	}
-	return s.ready(ctx)
+	types, failed := s.describedTypes()
+	if failed != nil {
+		return failed
+	}
+	columns, err := wire.DecodeRowDescription(nil, r.Columns)
+	if err != nil {
+		return err
+	}
+	// Invariant: the rest has the columns of the client's statement.
+	if !slices.EqualFunc(columns, types, func(c wire.Column, oid uint32) bool { return c.Type == oid }) {
+		return pgerr.New(pgerr.InternalError, "a combined query has other columns than its statement").WithHint("Please report the statement.")
+	}
+	return nil
+}
+
+// describedTypes reads up to ReadyForQuery, and returns the types of the columns that were described.
+func (s *sideLink) describedTypes() (types []uint32, failed error) {
+	for {
+		frame, err := s.conn.Next()
+		if err != nil {
+			return nil, err
+		}
+		switch frame.Type {
+		case wire.TypeRowDescription:
+			columns, err := wire.DecodeRowDescription(nil, frame.Body)
+			if err != nil {
+				return nil, err
+			}
+			for i := range columns {
+				types = append(types, columns[i].Type)
+			}
+		case wire.TypeErrorResponse:
+			if failed == nil {
+				failed = sideError(frame.Body)
+			}
+			if s.conn.Broken() {
+				return nil, failed
+			}
+		case wire.TypeReady:
+			return types, failed
+		}
+	}
 }
 
 // execute sends the client rows of the rest; suspended: there may be more.

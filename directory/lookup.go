@@ -2,6 +2,7 @@ package directory
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 	"sort"
 )
@@ -196,6 +197,17 @@ func (c *cell) locateHash(h uint64) int {
 	// The last interval that starts at or below h. Invariant: the first starts at 0
 	// and there is no gap, so that interval holds h.
 	low, high := 0, len(c.hashFrom)
+	// Intervals of one length, as they are made, need no search: h is where it is in proportion, or next to it.
+	guess, _ := bits.Mul64(h, uint64(high))
+	if at := int(guess); c.hashFrom[at] <= h {
+		if low = at; at+2 < high && c.hashFrom[at+2] > h {
+			high = at + 2
+		}
+	} else {
+		if high = at; c.hashFrom[at-1] <= h {
+			low = at - 1
+		}
+	}
 	for high-low > 1 {
 		middle := int(uint(low+high) >> 1)
 		if c.hashFrom[middle] <= h {

@@ -101,7 +101,7 @@ func TestNotificationsBeforeTheNextAnswer(t *testing.T) {
 		mustSimple(t, conn, "CREATE TRIGGER tell AFTER INSERT ON spread FOR EACH ROW EXECUTE FUNCTION tell()")
 		listener, sender := b.script(0), b.script(0)
 		listener.want("done:LISTEN ready:I", query("LISTEN a"))
-		for i := range 60 {
+		for i := range 20 {
 			for _, step := range [][]pgproto3.FrontendMessage{
 				q(fmt.Sprintf("NOTIFY a, '%d'", i)), q(fmt.Sprintf("INSERT INTO told VALUES (%d)", i)), q(fmt.Sprintf("INSERT INTO spread VALUES (%d)", i)),
 				batch(extended("SELECT pg_notify('a', $1)", fmt.Sprint(i)), sync), q(fmt.Sprintf("BEGIN; DO $$BEGIN NOTIFY a, '%d'; END$$; COMMIT", i)),

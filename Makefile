@@ -6,6 +6,7 @@
 #   FUZZTIME=10m       time of each fuzz target
 #   CHAOSTIME=5m       time of make chaos and make clients; SEED=n repeats one of their runs
 #   SOAKTIME=10m       time of make soak
+#   QUERIES=5000       random statements of make differential
 #   COUNT=6 BENCHTIME=0.3s  repetitions of make bench-micro, and the time of each
 
 GO ?= go
@@ -13,6 +14,7 @@ LISTEN ?= 127.0.0.1:6432
 FUZZTIME ?= 10m
 CHAOSTIME ?= 5m
 SOAKTIME ?= 10m
+QUERIES ?= 5000
 COUNT ?= 6
 BENCHTIME ?= 0.3s
 
@@ -85,6 +87,10 @@ crash: ## kill routers (-9) at every step of commits over several shards and of 
 .PHONY: chaos
 chaos: ## move money for CHAOSTIME while shards, routers and etcd are killed (-9) and stopped (SEED=n repeats one run)
 	$(GO) test -timeout 60m -count=1 -v ./internal/chaos -chaos.for $(CHAOSTIME) -chaos.rest 0 $(if $(SEED),-chaos.seed $(SEED))
+
+.PHONY: differential
+differential: ## compare QUERIES random queries and as many other statements with one Postgres (SEED=n repeats one run)
+	$(GO) test -timeout 60m -count=1 -v -run 'TestRandom' ./internal/oracle -oracle.queries $(QUERIES) -oracle.statements $(QUERIES) $(if $(SEED),-oracle.seed $(SEED))
 
 .PHONY: conformance
 conformance: ## run PostgreSQL's own regression and isolation suites and the tests of pgx through the router (RUN=files, CONFORMANCE_FLAGS='-suites regress -json')

@@ -24,6 +24,9 @@ const partialTable = "shardyard_1"
 
 // partially divides a query into groups that the shards compute in part and the rest; nil if it cannot be divided so.
 func (c *combining) partially(sel *selectStmt) *CombineData {
+	if spread, _, _ := c.sorted(); len(spread) == 0 {
+		return nil
+	}
 	sc := &scatter{analysis: c.analysis, sel: sel, top: c.top}
 	if sel.Op != setOpNone || len(sel.ValuesLists) > 0 || sel.WithClause != nil || len(sel.WindowClause) > 0 || sel.GroupDistinct ||
 		!c.functions.aggregate && len(sel.GroupClause) == 0 || sc.checkTables() != nil || sc.checkFunctions() != nil || hasInner(sel) ||

@@ -62,7 +62,7 @@ func (c *Session) openCombination(ctx context.Context, in *insertion) (*exec.Com
 		return nil, pgerr.Newf(pgerr.ProtocolViolation, "bind message supplies %d parameters, but prepared statement %q requires %d", n, in.name, data.Params)
 	}
 	if data.Params > 0 {
-		if err := c.bindAtHome(ctx, in); err != nil {
+		if err := c.readAtHome(ctx, in); err != nil {
 			return nil, err
 		}
 	}
@@ -87,19 +87,23 @@ func (c *Session) openCombination(ctx context.Context, in *insertion) (*exec.Com
 	return c.x.NewCombination(r), nil
 }
 
-// bindAtHome has the home shard read the values of the parameters: it says what is wrong with them.
-func (c *Session) bindAtHome(ctx context.Context, in *insertion) error {
+// readAtHome has the home shard read the values of the parameters: it says what is wrong with them.
+func (c *Session) readAtHome(ctx context.Context, in *insertion) error {
 	l, err := c.x.Link(ctx, c.view.partitions.Home)
 	if err != nil {
 		return err
 	}
-	name, err := c.x.Parse(ctx, l, in.sent, false, c.meaning())
+	text := "SELECT $1"
+	for i := range in.bind.Params[1:] {
+		text += ", $" + strconv.Itoa(i+2)
+	}
+	sent := c.transferText(text, in.seen.Parameters)
+	name, err := c.x.Parse(ctx, l, &sent, false, c.meaning())
 	if err != nil {
 		return err
 	}
 	var p exec.Portal
-	tail := wire.AppendBind(nil, "", "", in.bind.Formats, in.bind.Params, in.bind.ResultFormats)[7:]
-	c.x.Bind(l, &p, in.portal, name, tail, false)
+	c.x.Bind(l, &p, in.portal, name, wire.AppendBind(nil, "", "", in.bind.Formats, in.bind.Params, nil)[7:], false)
 	c.x.ClosePortal(&p, false)
 	return c.x.Drain(ctx, l)
 }

@@ -564,7 +564,7 @@ func (c *Session) plan(ctx context.Context, st *planner.Statement, types []uint3
 				return nil, err
 			}
 		}
-		if !plan.Dirty && !plan.ReadOnly && strings.Contains(strings.ToLower(st.Text), "pg_settings") {
+		if !plan.Dirty && !plan.ReadOnly && mentions(st.Text, "pg_settings") {
 			dirty := *plan // an UPDATE of that view is a SET that nobody tracks
 			dirty.Dirty, dirty.SetsUnseen = true, true
 			plan = &dirty
@@ -585,6 +585,16 @@ func (c *Session) plan(ctx context.Context, st *planner.Statement, types []uint3
 			return nil, err
 		}
 	}
+}
+
+// mentions reports whether a text contains a word of ASCII, in whatever case.
+func mentions(text, word string) bool {
+	for at := range len(text) - len(word) + 1 {
+		if text[at]|0x20 == word[0] && strings.EqualFold(text[at:at+len(word)], word) {
+			return true
+		}
+	}
+	return false
 }
 
 func isASCII(s string) bool {

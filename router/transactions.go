@@ -76,13 +76,16 @@ func (c *Session) rollback(ctx context.Context) error {
 
 // ended brings the session's state behind the end of a transaction.
 func (c *Session) ended(ctx context.Context, committed bool, err error) error {
+	before := c.vars.current
 	if committed {
 		c.vars.committed()
 	} else {
 		c.vars.rolledBackTo(0)
 		c.vars.saved = c.vars.saved[:0]
 	}
-	c.settingsChanged()
+	if c.vars.current != before { // else plans stay good too
+		c.settingsChanged()
+	}
 	c.listened(committed)
 	c.forgetPortals()
 	c.tempsOld = len(c.temps) > 0 || c.tempsOld

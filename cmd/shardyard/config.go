@@ -19,6 +19,8 @@ import (
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
+
+	"github.com/shardyard/shardyard/router/loop"
 )
 
 // config is everything a router of `shardyard serve` can be told. It is read, later
@@ -60,7 +62,7 @@ type config struct {
 	Metrics metricsConfig `koanf:"metrics"`
 	// EntryCache bounds the entries of tables by DIRECTORY that are remembered. Defaults to 1,000,000.
 	EntryCache int `koanf:"entry_cache"`
-	// EventLoop makes clients wait in an event loop (Linux). Defaults to false.
+	// EventLoop makes clients wait in an event loop, which needs Linux. Defaults to true there.
 	EventLoop bool `koanf:"event_loop"`
 	// SequenceBlock bounds how many values of a sequence are drawn before rows need them. Defaults to 100.
 	SequenceBlock int `koanf:"sequence_block"`
@@ -136,7 +138,7 @@ func defaultConfig() config {
 		Pool: poolConfig{
 			Size: 20, ReserveTimeout: 5 * time.Second, Mode: "transaction", MaxWaiting: 10_000, AcquireTimeout: 10 * time.Second, ConnectTimeout: 5 * time.Second, IdleTimeout: 10 * time.Minute, MaxLifetime: time.Hour,
 		},
-		MaxClients: 1000, EntryCache: 1_000_000, SequenceBlock: 100,
+		MaxClients: 1000, EntryCache: 1_000_000, EventLoop: loop.Supported, SequenceBlock: 100,
 		Log: logConfig{Level: "info", Format: "text"},
 	}
 }

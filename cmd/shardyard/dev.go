@@ -19,6 +19,7 @@ import (
 	"github.com/shardyard/shardyard/internal/node"
 	"github.com/shardyard/shardyard/router"
 	"github.com/shardyard/shardyard/router/backend"
+	"github.com/shardyard/shardyard/router/loop"
 )
 
 // devOptions are the flags of `shardyard dev`.
@@ -119,7 +120,7 @@ func runDev(ctx context.Context, options devOptions, out io.Writer) (err error) 
 // starts the router.
 func startDevRouter(ctx context.Context, cluster *devcluster.Cluster, listen string, log *slog.Logger) (*node.Node, error) {
 	running, err := node.Start(ctx, node.Config{
-		Router:    router.Config{Name: "dev", Listen: listen, AdminUsers: []string{"postgres"}},
+		Router:    router.Config{Name: "dev", Listen: listen, AdminUsers: []string{"postgres"}, EventLoop: loop.Supported},
 		Pools:     backend.Config{ServiceUser: "postgres"},
 		Directory: etcd.Config{Endpoints: cluster.Etcd().Endpoints(), LeaseTTL: 5 * time.Second},
 		Bootstrap: cluster.Shards(),

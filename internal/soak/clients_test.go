@@ -187,22 +187,7 @@ var errForeign = errors.New("saw what is not its own")
 // round does one thing.
 func (c *tenant) round(ctx context.Context) error {
 	if c.conn == nil {
-		conn, err := pgx.Connect(ctx, c.url)
-		if err != nil {
-			return err
-		}
-		c.conn = conn
-		if err := c.exec(ctx, fmt.Sprintf("SET app.tenant = '%s'", c.name())); err != nil {
-			return err
-		}
-		if err := c.exec(ctx, fmt.Sprintf("SET TIME ZONE INTERVAL '%d' MINUTE", c.id%600)); err != nil {
-			return err
-		}
-		// Every client calls its statement by the same name.
-		if err := c.exec(ctx, fmt.Sprintf("PREPARE mine(int) AS SELECT $1 + %d", c.id)); err != nil {
-			return err
-		}
-		if _, err := c.conn.PgConn().Prepare(ctx, "own", fmt.Sprintf("SELECT $1::int4 + %d", c.id), nil); err != nil {
+		if err := c.connect(ctx); err != nil {
 			return err
 		}
 	}
@@ -217,6 +202,31 @@ func (c *tenant) round(ctx context.Context) error {
 		return c.rows(ctx)
 	}
 	return c.write(ctx)
+}
+
+// connect begins a session. One that a restart has kept from what the others rely on is none.
+func (c *tenant) connect(ctx context.Context) (err error) {
+	if c.conn, err = pgx.Connect(ctx, c.url); err != nil {
+		c.conn = nil
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = c.conn.Close(ctx)
+			c.conn = nil
+		}
+	}()
+	for _, sql := range []string{
+		fmt.Sprintf("SET app.tenant = '%s'", c.name()),
+		fmt.Sprintf("SET TIME ZONE INTERVAL '%d' MINUTE", c.id%600),
+		fmt.Sprintf("PREPARE mine(int) AS SELECT $1 + %d", c.id), // every client calls its statement by the same name
+	} {
+		if err := c.exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	_, err = c.conn.PgConn().Prepare(ctx, "own", fmt.Sprintf("SELECT $1::int4 + %d", c.id), nil)
+	return err
 }
 
 func (c *tenant) exec(ctx context.Context, sql string) error {

@@ -47,7 +47,10 @@ type pool struct {
 
 // waiter is one Acquire in the queue. It is woken with a connection, or with the right to open one.
 type waiter struct {
-	ready      chan *Conn // buffered by one; nil: the right to open
+	ready      chan *Conn // of a goroutine, buffered by one; nil: the right to open; closed: the pools are
+	given      *Conn      // to a task on the loop, when it is done; nil: the right to open
+	done       bool
+	closed     bool // it is done because the pools are closed
 	session    uint64
 	since      time.Time
 	holds      bool       // its session holds connections of other pools
@@ -64,13 +67,13 @@ func (p *pool) newWaiter() *waiter {
 	if w := p.spare.pop(); w != nil {
 		return w
 	}
-	return &waiter{ready: make(chan *Conn, 1)}
+	return new(waiter)
 }
 
-// keepWaiter keeps one whose wait on the loop has ended, and whose channel is empty and open. p.mu is held.
+// keepWaiter keeps one whose wait on the loop has ended. p.mu is held.
 func (p *pool) keepWaiter(w *waiter) {
 	if w.task != nil && p.spare.length < keptWaiters {
-		*w = waiter{ready: w.ready}
+		*w = waiter{}
 		p.spare.push(w)
 	}
 }
@@ -346,14 +349,8 @@ func (p *pool) wakeLate() {
 func (p *pool) waitOnLoop(ctx context.Context, w *waiter, stopped func() bool) (*Conn, error) {
 	task := w.task
 	for {
-		select {
-		case c, ok := <-w.ready:
-			p.noteWait(w)
-			if !ok {
-				return nil, ErrClosed
-			}
-			return c, nil
-		default:
+		if c, done, err := p.taken(w); done {
+			return c, err
 		}
 		if stopped != nil && stopped() {
 			return nil, p.gaveUp(w, fmt.Errorf("wait for a connection to shard %s: %w", p.key.shard, context.Canceled))
@@ -368,6 +365,22 @@ func (p *pool) waitOnLoop(ctx context.Context, w *waiter, stopped func() bool) (
 	}
 }
 
+// taken ends the wait of one on the loop, if it is done.
+func (p *pool) taken(w *waiter) (c *Conn, done bool, err error) {
+	p.mu.Lock()
+	if !w.done {
+		p.mu.Unlock()
+		return nil, false, nil
+	}
+	if c = w.given; w.closed {
+		err = ErrClosed
+	}
+	waited := p.waited(w)
+	p.mu.Unlock()
+	p.times.wait.Observe(waited)
+	return c, true, err
+}
+
 // gaveUp takes one that waits no more out of the queue; it returns err.
 func (p *pool) gaveUp(w *waiter, err error) error {
 	p.mu.Lock()
@@ -378,7 +391,7 @@ func (p *pool) gaveUp(w *waiter, err error) error {
 	p.stats.Timeouts++
 	p.mu.Unlock()
 	if !queued { // its turn came at the same moment: pass it on
-		if c, ok := <-w.ready; ok && c != nil {
+		if c, ok := w.turn(); ok && c != nil {
 			p.put(c)
 		} else if ok {
 			p.freeSlot()
@@ -388,12 +401,33 @@ func (p *pool) gaveUp(w *waiter, err error) error {
 	return err
 }
 
-// give ends the wait: with a connection, or with the right to open one.
+// give ends the wait: with a connection, or with the right to open one. The pool's mutex is held.
 func (w *waiter) give(c *Conn) {
-	w.ready <- c
-	if w.task != nil {
-		w.task.Wake()
+	if w.task == nil {
+		w.ready <- c
+		return
 	}
+	w.given, w.done = c, true
+	w.task.Wake()
+}
+
+// close ends the wait because the pools are closed. The pool's mutex is held.
+func (w *waiter) close() {
+	if w.task == nil {
+		close(w.ready)
+		return
+	}
+	w.done, w.closed = true, true
+	w.task.Wake()
+}
+
+// turn is what give gave; ok is false if it was close.
+func (w *waiter) turn() (c *Conn, ok bool) {
+	if w.task == nil {
+		c, ok = <-w.ready
+		return c, ok
+	}
+	return w.given, !w.closed
 }
 
 // useReserve lets the first in the queue, who has waited longest, open a connection beyond the pool's size.
@@ -413,13 +447,19 @@ func (p *pool) useReserve() {
 
 // noteWait counts a wait that has ended.
 func (p *pool) noteWait(w *waiter) {
-	waited := time.Since(w.since)
-	p.times.wait.Observe(waited)
 	p.mu.Lock()
+	waited := p.waited(w)
+	p.mu.Unlock()
+	p.times.wait.Observe(waited)
+}
+
+// waited counts a wait that has ended. p.mu is held.
+func (p *pool) waited(w *waiter) time.Duration {
+	waited := time.Since(w.since)
 	p.stats.Waited++
 	p.stats.WaitTime += waited
 	p.keepWaiter(w)
-	p.mu.Unlock()
+	return waited
 }
 
 func (p *pool) size() int {

@@ -99,9 +99,14 @@ type Wish struct {
 	Stopped func() bool
 	// Side: the connection is from a pool of its own, with the same limits, whose holders wait for no other connection.
 	Side bool
+	// Last, unless nil, is the pool that was asked last, which need not be looked for again.
+	Last *LastPool
 	// Drawn: the session has drawn from sequences, and would like the connection that remembers their values.
 	Drawn bool
 }
+
+// LastPool is the pool that a session has asked last. It belongs to one goroutine at a time.
+type LastPool struct{ pool *pool }
 
 func (w *Wish) waits(ctx context.Context) (_ context.Context, release func()) {
 	if w.Waiting == nil {
@@ -114,14 +119,22 @@ func (w *Wish) waits(ctx context.Context) (_ context.Context, release func()) {
 func (p *Pools) AcquireFor(
 	ctx context.Context, shard directory.Shard, id Identity, epoch directory.Epoch, want Wish,
 ) (*Conn, error) {
+	key, last := poolKey{shard.ID, id, want.Side}, want.Last
+	if last == nil {
+		last = new(LastPool)
+	}
 	for {
 		if p.closed() {
 			return nil, ErrClosed
 		}
-		c, retry, err := p.pool(poolKey{shard.ID, id, want.Side}).acquire(ctx, shard, epoch, want)
+		if last.pool == nil || last.pool.key != key {
+			last.pool = p.pool(key)
+		}
+		c, retry, err := last.pool.acquire(ctx, shard, epoch, want)
 		if !retry {
 			return c, err
 		}
+		last.pool = nil
 	}
 }
 
@@ -216,10 +229,7 @@ func (p *Pools) Close() {
 		pool.mu.Lock()
 		idle := pool.retire()
 		for w := pool.waiting.pop(); w != nil; w = pool.waiting.pop() {
-			close(w.ready)
-			if w.task != nil {
-				w.task.Wake()
-			}
+			w.close()
 		}
 		pool.mu.Unlock()
 		closeAll(idle)

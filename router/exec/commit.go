@@ -37,7 +37,8 @@ func (x *Executor) Commit(ctx context.Context) (committed bool, err error) {
 	if len(writers) > 1 {
 		return x.commitTogether(ctx, writers)
 	}
-	links := slices.Clone(x.links)
+	var few [fewLinks]*Link
+	links := append(few[:0], x.links...)
 	// Who wrote goes first: what it answers is the outcome. The others have only read, so nothing that
 	// happens to them afterwards changes it.
 	slices.SortStableFunc(links, func(a, b *Link) int { return boolOrder(b.wrote) - boolOrder(a.wrote) })

@@ -61,6 +61,7 @@ type Executor struct {
 	idleLimit  bool    // see LimitIdle
 	bringRole  func(ctx context.Context, shard directory.ShardID) bool
 	scratch    []byte
+	lastPool   backend.LastPool
 	spare      *Link // one that was given back, for its buffers
 	columns    []wire.Column
 	session    uint64 // whose connections they are, for who asks
@@ -345,6 +346,7 @@ func (x *Executor) acquire(ctx context.Context, id directory.ShardID) (*Link, er
 	}
 	wish := backend.Wish{
 		Settings: x.settings, Role: x.role, Session: x.session, Drawn: x.drawn, Holds: len(x.links) > 0, Task: x.task, Waiting: x.waiting, Stopped: x.stopped,
+		Last: &x.lastPool,
 	}
 	conn, err := x.pools.AcquireFor(ctx, *shard, x.identity, x.view.Map.Epoch, wish)
 	if err != nil && x.bringRole != nil && id != x.view.Map.Home && turnedAway(err) && x.bringsRole(ctx, id) {

@@ -15,6 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Supported reports whether there are event loops on this system.
+const Supported = true
+
 // Loop is the event loop. Its methods are safe for concurrent use.
 type Loop struct {
 	log    *slog.Logger

@@ -9,6 +9,9 @@ import (
 	"net"
 )
 
+// Supported reports whether there are event loops on this system.
+const Supported = false
+
 // Loop needs epoll.
 type Loop struct{}
 

@@ -84,28 +84,23 @@ func (c *Session) newPortal(name string, st *statement) (*portal, error) {
 		}
 		delete(c.portals, name)
 		if l := old.bound.Link(); l == nil && old.scatter == nil && old.modify == nil {
-			c.reuse(old)
+			c.spare = old
 		}
 	}
 	p := c.spare
 	if c.spare = nil; p == nil {
 		p = new(portal)
 	}
-	p.name, p.st, p.savepoints = name, st, c.x.Savepoints()
+	p.bound.Reset()
+	*p = portal{name: name, st: st, tail: p.tail[:0], bind: p.bind, bound: p.bound, savepoints: c.x.Savepoints()}
 	return p, nil
 }
 
 // sparePortal keeps the unnamed portal, which is about to be forgotten, for the next one.
 func (c *Session) sparePortal() {
-	if p := c.portals[""]; p != nil && cap(p.tail) <= keptRequest {
-		c.reuse(p)
+	if p := c.portals[""]; p != nil && cap(p.tail) <= keptRequest && p.scatter == nil && p.modify == nil && p.insert == nil {
+		c.spare = p // as it is: it may be the one of the COMMIT that is running
 	}
-}
-
-func (c *Session) reuse(p *portal) {
-	p.bound.Reset()
-	*p = portal{tail: p.tail[:0], bind: p.bind, bound: p.bound}
-	c.spare = p
 }
 
 // bindPortal plans the portal's execution and binds it where one shard runs it.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -66,7 +67,30 @@ func TestClients(t *testing.T) {
 	}
 	work.Wait()
 
-	connections, rows := 0, make(map[string]int)
+	connections, rows := count(t, b, role)
+	if connections > poolSize {
+		t.Errorf("%d server connections of a shard, want at most %d", connections, poolSize)
+	}
+	// What a restart has interrupted between its decision and its end is committed by recovery, within seconds.
+	testbed.Until(t, "what was acknowledged is there", func() bool {
+		_, rows = count(t, b, role)
+		return !slices.ContainsFunc(clients, func(c *tenant) bool { return rows[c.name()] < c.written })
+	})
+	for _, c := range clients {
+		if n := rows[c.name()]; n < c.written || n > c.written+c.unsure {
+			t.Errorf("client %d: %d rows, want %d, and %d that it does not know of", c.id, n, c.written, c.unsure)
+		}
+	}
+	t.Logf("%d clients, %d restarts, %d rounds, %d failed by restarts, %d connected again", len(clients), restarts, run.rounds.Load(), run.failed.Load(), run.reconnected.Load())
+	if restarts == 0 || run.rounds.Load() < int64(len(clients)) {
+		t.Error("nothing was tried")
+	}
+}
+
+// count counts the most server connections of a shard that a role has, and the rows of each client.
+func count(t *testing.T, b *nodetest.Bed, role string) (connections int, rows map[string]int) {
+	t.Helper()
+	rows = make(map[string]int)
 	for shard := range 3 {
 		conn := testbed.Connect(t, cluster.ConnString(shard, b.Name))
 		var n int
@@ -77,19 +101,9 @@ func TestClients(t *testing.T) {
 		var name string
 		_, err = pgx.ForEachRow(found, []any{&name, &n}, func() error { rows[name] += n; return nil })
 		testbed.Must(t, err)
+		testbed.Must(t, conn.Close(t.Context()))
 	}
-	if connections > poolSize {
-		t.Errorf("%d server connections of a shard, want at most %d", connections, poolSize)
-	}
-	for _, c := range clients {
-		if n := rows[c.name()]; n < c.written || n > c.written+c.unsure {
-			t.Errorf("client %d: %d rows, want %d, and %d that it does not know of", c.id, n, c.written, c.unsure)
-		}
-	}
-	t.Logf("%d clients, %d restarts, %d rounds, %d failed by restarts, %d connected again", len(clients), restarts, run.rounds.Load(), run.failed.Load(), run.reconnected.Load())
-	if restarts == 0 || run.rounds.Load() < int64(len(clients)) {
-		t.Error("nothing was tried")
-	}
+	return connections, rows
 }
 
 func setUp(t *testing.T, b *nodetest.Bed, role string) {

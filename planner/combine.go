@@ -215,7 +215,7 @@ func (c *combining) piece(r *reference, i int) *Error {
 		columns = live[:1]
 	}
 	sel := tableSelect(r, columns, c.filters(r))
-	plan, text, err := c.planRead(sel, c.data.Params, c.data.Clock)
+	plan, text, err := c.planRead(sel, c.data.Params, c.data.Clock, false)
 	if err != nil {
 		return err
 	}

@@ -210,7 +210,7 @@ func (a *analysis) timedDefaults(given int) ([]*catalog.Column, *Error) {
 
 // planSource plans the SELECT.
 func (a *analysis) planSource(sel *selectStmt, data *TransferData) *Error {
-	source, text, err := a.planRead(sel, data.Params, data.Clock)
+	source, text, err := a.planRead(sel, data.Params, data.Clock, true)
 	if err != nil {
 		return err
 	}
@@ -219,20 +219,21 @@ func (a *analysis) planSource(sel *selectStmt, data *TransferData) *Error {
 }
 
 // planRead plans a SELECT that is run as a part of the statement, and makes its text for one shard. Its parameters are the
-// statement's, with those for the clocks behind them.
-func (a *analysis) planRead(sel *selectStmt, params int, clock *Clock) (*Plan, string, *Error) {
+// statement's, with those for the clocks behind them. combines: it may be combined.
+func (a *analysis) planRead(sel *selectStmt, params int, clock *Clock, combines bool) (*Plan, string, *Error) {
 	types := make([]uint32, params)
 	copy(types, a.types)
 	b := newAnalysis(&Statement{Text: a.sql, literals: a.literals}, types, a.env, sel)
 	if clock != nil {
 		b.functions.now, b.functions.statementTime = clock.Transaction > 0, clock.Statement > 0
 	}
+	b.combines, b.pieces = combines, combines
 	source, err := b.planSelect(sel)
 	if err != nil {
 		return nil, "", err
 	}
 	switch {
-	case source.Kind != Relay && source.Kind != Scatter || source.Mirrors || source.Pins != "" || source.SessionValue != "" || len(source.SetConfig) > 0 || source.Dirty || !source.ReadOnly:
+	case source.Kind != Relay && source.Kind != Scatter && source.Kind != Combine || source.Mirrors || source.Pins != "" || source.SessionValue != "" || len(source.SetConfig) > 0 || source.Dirty || !source.ReadOnly:
 		return nil, "", refuse(hintTransfer, "a query whose rows go to another shard is not supported where it may write, lock, or depends on the session")
 	case source.Route.Kind == RouteNone:
 		return nil, "", refuse(hintTransfer, "a query without tables whose rows go to another shard is not supported")

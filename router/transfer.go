@@ -112,8 +112,11 @@ func (c *Session) openTransfer(ctx context.Context, in *insertion) (write, error
 }
 
 // transferSource opens the SELECT.
-func (c *Session) transferSource(in *insertion, source planner.Target, st *exec.Statement, bind *wire.Bind) func(context.Context, string) (*exec.Scatter, error) {
-	return func(ctx context.Context, portal string) (*exec.Scatter, error) {
+func (c *Session) transferSource(in *insertion, source planner.Target, st *exec.Statement, bind *wire.Bind) func(context.Context, string) (exec.Rows, error) {
+	if source.Combine {
+		return c.combinedSource(in, st, bind)
+	}
+	return func(ctx context.Context, portal string) (exec.Rows, error) {
 		plan := *in.plan.Transfer.Source
 		plan.Clock = nil // its value is in bind
 		read := *bind
@@ -126,6 +129,20 @@ func (c *Session) transferSource(in *insertion, source planner.Target, st *exec.
 		}
 		r.Merge = plan.Merge
 		return c.openScatter(ctx, &plan, r, in.args)
+	}
+}
+
+// combinedSource opens a SELECT that is combined.
+func (c *Session) combinedSource(in *insertion, st *exec.Statement, bind *wire.Bind) func(context.Context, string) (exec.Rows, error) {
+	return func(ctx context.Context, portal string) (exec.Rows, error) {
+		data := in.plan.Transfer.Source.Combine
+		read := *bind
+		read.ResultFormats = []int16{1}
+		pieces, err := c.combinePieces(ctx, data, portal, in.args, &read, st.Types)
+		if err != nil {
+			return nil, err
+		}
+		return c.x.OpenCombination(ctx, exec.CombineRequest{Data: data, Pieces: pieces, Bind: &read, Types: st.Types, Portal: portal})
 	}
 }
 

@@ -26,7 +26,7 @@ type CombineRequest struct {
 	// Bind has the values of the client's parameters and of the clocks, and the formats of the result. Types are the parameters' types.
 	Bind  *wire.Bind
 	Types []uint32
-	// Columns is the body of the RowDescription that the client gets.
+	// Columns is the body of the RowDescription that the client gets; nil: what the rest has.
 	Columns []byte
 	Portal  string
 }
@@ -153,6 +153,29 @@ func (c *Combination) closePieces(ctx context.Context, pieces []*Scatter) error 
 	return c.x.DrainAll(ctx)
 }
 
+// Columns is the body of the RowDescription.
+func (c *Combination) Columns() []byte { return c.r.Columns }
+
+// rows implements Rows.
+func (c *Combination) rows(ctx context.Context, take func(row []byte) error) error {
+	return c.side.each(ctx, take)
+}
+
+// end implements Rows.
+func (c *Combination) end(ctx context.Context, err error) error {
+	return errors.Join(err, c.Close(ctx))
+}
+
+// OpenCombination makes a Combination whose rows are for other shards, and reads its pieces.
+func (x *Executor) OpenCombination(ctx context.Context, r CombineRequest) (*Combination, error) {
+	c := x.NewCombination(r)
+	c.started = true
+	if err := c.start(ctx); err != nil {
+		return nil, errors.Join(err, c.Close(ctx))
+	}
+	return c, nil
+}
+
 // sideLink is a connection to the home shard that is not part of the client's transaction.
 type sideLink struct {
 	conn *backend.Conn
@@ -267,7 +290,7 @@ func (s *sideLink) copyInto(ctx context.Context, table string, piece *Scatter) e
 	}
 	header := append([]byte(copyrow.Signature), 0, 0, 0, 0, 0, 0, 0, 0)
 	s.out = wire.AppendCopyData(s.out[:0], header)
-	if err := piece.each(s.add); err != nil {
+	if err := piece.each(0, s.add); err != nil {
 		// The rows that are there go with the transaction.
 		broken := s.conn.Write(wire.AppendCopyFail(s.out[:0], "a piece could not be read"))
 		if broken == nil {
@@ -313,9 +336,9 @@ func (s *sideLink) awaitCopy(ctx context.Context) error {
 	}
 }
 
-// each calls take for each row of the read, from its first to its last.
-func (s *Scatter) each(take func(row []byte) error) error {
-	if err := s.start(0); err != nil {
+// each calls take for each row of the read, from its first to its last; so many of a shard are read at a time (0: all).
+func (s *Scatter) each(chunk int32, take func(row []byte) error) error {
+	if err := s.start(chunk); err != nil {
 		return err
 	}
 	for !s.cutter.Done() {
@@ -350,9 +373,17 @@ func (s *sideLink) bind(r *CombineRequest) error {
 	if err := s.conn.Write(s.out); err != nil {
 		return err
 	}
-	types, failed := s.describedTypes()
+	described, failed := s.described()
 	if failed != nil {
 		return failed
+	}
+	if r.Columns == nil {
+		r.Columns = described
+		return nil
+	}
+	types, err := columnTypes(described)
+	if err != nil {
+		return err
 	}
 	columns, err := wire.DecodeRowDescription(nil, r.Columns)
 	if err != nil {
@@ -365,8 +396,16 @@ func (s *sideLink) bind(r *CombineRequest) error {
 	return nil
 }
 
-// describedTypes reads up to ReadyForQuery, and returns the types of the columns that were described.
-func (s *sideLink) describedTypes() (types []uint32, failed error) {
+func columnTypes(description []byte) (types []uint32, err error) {
+	columns, err := wire.DecodeRowDescription(nil, description)
+	for i := range columns {
+		types = append(types, columns[i].Type)
+	}
+	return types, err
+}
+
+// described reads up to ReadyForQuery, and returns the body of the RowDescription.
+func (s *sideLink) described() (description []byte, failed error) {
 	for {
 		frame, err := s.conn.Next()
 		if err != nil {
@@ -374,13 +413,7 @@ func (s *sideLink) describedTypes() (types []uint32, failed error) {
 		}
 		switch frame.Type {
 		case wire.TypeRowDescription:
-			columns, err := wire.DecodeRowDescription(nil, frame.Body)
-			if err != nil {
-				return nil, err
-			}
-			for i := range columns {
-				types = append(types, columns[i].Type)
-			}
+			description = slices.Clone(frame.Body)
 		case wire.TypeErrorResponse:
 			if failed == nil {
 				failed = sideError(frame.Body)
@@ -389,7 +422,7 @@ func (s *sideLink) describedTypes() (types []uint32, failed error) {
 				return nil, failed
 			}
 		case wire.TypeReady:
-			return types, failed
+			return description, failed
 		}
 	}
 }
@@ -424,6 +457,36 @@ func (s *sideLink) execute(ctx context.Context, out *Output, maxRows int32) (sus
 		if err := out.Append(frame.Raw); err != nil {
 			s.giveUp(ctx)
 			return false, err
+		}
+	}
+}
+
+// each calls take for each row of the rest.
+func (s *sideLink) each(ctx context.Context, take func(row []byte) error) (failed error) {
+	s.out = wire.AppendSync(wire.AppendExecute(s.out[:0], restPortal, 0))
+	if err := s.conn.Write(s.out); err != nil {
+		return err
+	}
+	for {
+		frame, err := s.conn.Next()
+		if err != nil {
+			return err
+		}
+		switch frame.Type {
+		case wire.TypeDataRow:
+			if err := take(frame.Body); err != nil {
+				s.giveUp(ctx)
+				return err
+			}
+		case wire.TypeErrorResponse:
+			if failed == nil {
+				failed = sideError(frame.Body)
+			}
+			if s.conn.Broken() {
+				return failed
+			}
+		case wire.TypeReady:
+			return failed
 		}
 	}
 }

@@ -470,3 +470,22 @@ func (s *Scatter) Close(ctx context.Context) error {
 	}
 	return nil
 }
+
+// rows implements Rows: chunks are read to their end before the first row of one is taken.
+func (s *Scatter) rows(_ context.Context, take func(row []byte) error) error {
+	return s.each(maxChunk, take)
+}
+
+// end implements Rows.
+func (s *Scatter) end(ctx context.Context, err error) error {
+	if err != nil {
+		return s.fail(ctx, err)
+	}
+	for _, src := range s.sources {
+		s.x.ClosePortal(&src.portal, false)
+		if err := s.x.Drain(ctx, src.portal.link); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -29,7 +29,7 @@ const (
 type TransferRequest struct {
 	Data *planner.TransferData
 	// Open opens the SELECT under the given name, in binary format.
-	Open func(ctx context.Context, portal string) (*Scatter, error)
+	Open func(ctx context.Context, portal string) (Rows, error)
 	// Bind has the values of the client's parameters and of the clocks, Types their types.
 	Bind  *wire.Bind
 	Types []uint32
@@ -46,6 +46,16 @@ type TransferRequest struct {
 	Resolve func(ctx context.Context, missing []directory.MissingEntry) (*directory.Entries, error)
 	// Draw gives the next value of a number of Data.
 	Draw func(ctx context.Context, n *planner.Number) (int64, error)
+}
+
+// Rows are the rows of a query in binary format: a Scatter or a Combination.
+type Rows interface {
+	// Columns is the body of the RowDescription.
+	Columns() []byte
+	// rows calls take for each row. Between two calls the session's connections are free for other statements.
+	rows(ctx context.Context, take func(row []byte) error) error
+	// end ends the reading, after an error if there was one; it returns the error to tell.
+	end(ctx context.Context, err error) error
 }
 
 // Transfer is an INSERT … SELECT under way. It belongs to the goroutine of its Executor. Between two calls of Run nothing is in
@@ -150,61 +160,36 @@ func (t *Transfer) send(maxRows int32) error {
 
 // transfer reads all rows and inserts them.
 func (t *Transfer) transfer(ctx context.Context, part, describe bool) error {
-	s, err := t.r.Open(ctx, transferPortal)
+	source, err := t.r.Open(ctx, transferPortal)
 	if err != nil {
 		return err
 	}
-	err = t.rows(ctx, s, part, describe)
-	if err != nil {
-		return s.fail(ctx, err)
-	}
-	for _, src := range s.sources {
-		t.x.ClosePortal(&src.portal, false)
-		if err := t.x.Drain(ctx, src.portal.link); err != nil {
-			return err
-		}
-	}
-	return nil
+	return source.end(ctx, t.rows(ctx, source, part, describe))
 }
 
-func (t *Transfer) rows(ctx context.Context, s *Scatter, part, describe bool) error {
-	if err := t.prepare(s); err != nil {
+func (t *Transfer) rows(ctx context.Context, source Rows, part, describe bool) error {
+	if err := t.prepare(source); err != nil {
 		return err
 	}
-	if err := s.start(maxChunk); err != nil {
-		return err
-	}
-	for !s.cutter.Done() {
-		_, row, ok, err := s.next()
-		if err != nil {
+	err := source.rows(ctx, func(row []byte) error {
+		if err := t.add(ctx, row); err != nil || !t.full() {
 			return err
-		}
-		if !ok {
-			break
-		}
-		if !s.cutter.Take() {
-			continue
-		}
-		if err := t.add(ctx, row); err != nil {
-			return err
-		}
-		if !t.full() {
-			continue
 		}
 		if t.r.Data.Once {
 			return pgerr.Newf("54000", "an INSERT … SELECT with ON CONFLICT DO UPDATE that brings more than %d rows or %d MiB from shard to shard is not supported", t.most(), maxReturned>>20).
 				WithHint("Insert fewer rows in a statement.")
 		}
-		if err := t.flush(ctx, part, describe); err != nil {
-			return err
-		}
+		return t.flush(ctx, part, describe)
+	})
+	if err != nil {
+		return err
 	}
 	return t.flush(ctx, part, describe)
 }
 
 // prepare learns the types of the values.
-func (t *Transfer) prepare(s *Scatter) error {
-	columns, err := wire.DecodeRowDescription(nil, s.columns)
+func (t *Transfer) prepare(source Rows) error {
+	columns, err := wire.DecodeRowDescription(nil, source.Columns())
 	if err != nil {
 		return err
 	}

@@ -332,10 +332,10 @@ func TestPsqlSharding(t *testing.T) {
 // TestPsqlRefusals: what is not supported is refused with 0A000, and the session and its transaction state stay right.
 func TestPsqlRefusals(t *testing.T) {
 	ensureShop(t)
-	shown := routed.psql(t, "shop", `SELECT count(*) FROM customers;
+	shown := routed.psql(t, "shop", `SELECT ctid FROM customers;
 \echo :LAST_ERROR_SQLSTATE
 BEGIN;
-SELECT count(*) FROM customers;
+SELECT ctid FROM customers;
 SELECT 1;
 ROLLBACK;
 \copy customers from program 'echo nonsense'
@@ -344,7 +344,7 @@ SELECT nosuch(id) FROM customers;
 SELECT id FROM customers, nosuch;
 SELECT name FROM customers WHERE id = 8;
 `).String()
-	contains(t, shown, "ERROR:  ", "not supported yet", "0A000", "BEGIN", "ERROR:  ", "current transaction is aborted", "ROLLBACK",
+	contains(t, shown, "ERROR:  ", "not supported", "0A000", "BEGIN", "ERROR:  ", "current transaction is aborted", "ROLLBACK",
 		`ERROR:  invalid input syntax for type integer: "nonsense"`, "CONTEXT:  COPY customers, line 1, column id", "ERROR:  ", "nosuch", "ERROR:  ", "nosuch", "name 8", "exit code 0")
 }
 

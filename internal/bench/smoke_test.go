@@ -24,7 +24,7 @@ func TestSmoke(t *testing.T) {
 	dir := t.TempDir()
 	o := options{
 		program: program, report: filepath.Join(dir, "page.md"), results: filepath.Join(dir, "results.json"),
-		length: 50 * time.Millisecond, rounds: 1, scale: 1, copyRows: 1000, readRows: 3000, idle: 40, smoke: true, long: true,
+		length: 50 * time.Millisecond, rounds: 1, scale: 1, copyRows: 1000, readRows: 3000, idle: 40, smoke: true,
 		only: regexp.MustCompile(""),
 	}
 	if err := run(t.Context(), o); err != nil {
@@ -52,7 +52,7 @@ func TestSmoke(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"| simple, 1 client | ", "| simple, 1 client, *goroutines* | ", "| simple, 1 client | p99 |", "| PgBouncer | 40 |", "| 3000 rows, 4 clients |"} {
+	for _, line := range []string{"| simple, 1 client | ", "| simple, 1 client | p99 |", "| PgBouncer | 40 |", "| 3000 rows, 4 clients |"} {
 		if !strings.Contains(string(page), line) {
 			t.Errorf("the page has no line %q", line)
 		}

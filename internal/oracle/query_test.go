@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-var queriesFlag = flag.Int("oracle.queries", 300, "number of random queries over several tables")
+var queriesFlag = flag.Int("oracle.queries", 150, "number of random queries over several tables")
 
 // Random queries of every shape are answered as by one Postgres, or refused.
 func TestRandomQueries(t *testing.T) {

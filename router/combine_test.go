@@ -100,6 +100,15 @@ func TestCombineWithSmallPools(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	// The pool beside the ordinary one is no row, and no metric, of its own.
+	seen := make(map[string]bool)
+	for _, p := range b.Routers[0].State().Pools {
+		place := string(p.Shard) + "/" + p.Identity.Database + "/" + p.Identity.User
+		if seen[place] {
+			t.Errorf("%s is told twice", place)
+		}
+		seen[place] = true
+	}
 }
 
 func combineOften(ctx context.Context, conn *pgx.Conn) error {

@@ -79,7 +79,8 @@ func (s *PoolStats) Add(other *PoolStats) {
 // InUse returns the connections that are not idle.
 func (s *PoolStats) InUse() int { return s.Open - s.Idle }
 
-// Stats returns the state of each pool, ordered by shard, database and user.
+// Stats returns the state of each pool, ordered by shard, database and user. Connections for what is combined (Wish.Side) count with the
+// others.
 func (p *Pools) Stats() []PoolStats {
 	pools, now := p.list(""), time.Now()
 	stats := make([]PoolStats, 0, len(pools))
@@ -89,7 +90,15 @@ func (p *Pools) Stats() []PoolStats {
 	slices.SortFunc(stats, func(a, b PoolStats) int {
 		return cmp.Or(cmp.Compare(a.Shard, b.Shard), compareIdentity(a.Identity, b.Identity))
 	})
-	return stats
+	merged := stats[:0]
+	for i := range stats {
+		if last := len(merged) - 1; last >= 0 && merged[last].Shard == stats[i].Shard && merged[last].Identity == stats[i].Identity {
+			merged[last].Add(&stats[i])
+			continue
+		}
+		merged = append(merged, stats[i])
+	}
+	return merged
 }
 
 func compareIdentity(a, b Identity) int {
